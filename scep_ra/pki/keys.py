@@ -7,7 +7,6 @@ which a PKCS#11 module implements as well as `SoftwareKey`. File access is not d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
