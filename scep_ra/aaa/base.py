@@ -1,4 +1,4 @@
-"""The port to PKI-AAA: may this device have a certificate of this profile?
+"""The port to PKI-AAA, which answers whether a device may have a certificate of a profile.
 
 Authentication (who is it) happened before: signature, challenge or certificate. Here only authorization is asked
 (RFC 2904: the backend is the decision point, the enrollment service the enforcement point).

@@ -29,6 +29,10 @@ class DuplicateEnrollment(BackendError):
     """Another request with the same key and CSR won the race; read it and answer what it answers."""
 
 
+class AlreadyRenewed(BackendError):
+    """The certificate has a successor, or another enrollment is about to give it one."""
+
+
 # --- devices -------------------------------------------------------------------------------------------------------
 
 
@@ -55,7 +59,9 @@ class DeviceStore(Protocol):
         """Insert those that are new, in one transaction; return how many were inserted."""
         ...
 
-    async def device(self, device_id: DeviceID) -> Device | None: ...
+    async def device(self, device_id: DeviceID) -> Device | None:
+        """Return the entry, enabled or not."""
+        ...
 
     async def devices_by_value(self, value: str) -> Sequence[Device]:
         """Return the devices whose normalised value is this, whatever the kind."""
@@ -93,7 +99,9 @@ class Challenge:
 class ChallengeStore(Protocol):
     """One-time challenges."""
 
-    async def add_challenge(self, challenge: Challenge) -> None: ...
+    async def add_challenge(self, challenge: Challenge) -> None:
+        """Insert; raise AlreadyExists when this digest is there."""
+        ...
 
     async def sealed_challenges(self, profile: str, now: datetime, limit: int) -> Sequence[bytes]:
         """Return the sealed secrets of unexpired challenges of a profile, unused ones first, newest first."""
@@ -120,9 +128,10 @@ class Enrollment:
     key: EnrollmentKey
     csr_digest: bytes  # SHA-256 of the CSR
     csr: bytes  # DER
+    ca: str  # name of the CA in the configuration that is to sign, and that issued `renewal_of`
     state: EnrollmentState
     device_id: DeviceID
-    renewal_of: int | None  # certificate serial that this one renews
+    renewal_of: int | None  # certificate serial (of the same CA) that this one renews
     certificate_serial: int | None  # reserved while ISSUING, real when ISSUED
     order: bytes | None  # CertificateAuthority.prepare's octets, from ISSUING on
     created_at: datetime
@@ -142,7 +151,9 @@ class Dossier:
 class EnrollmentStore(Protocol):
     """Enrollments and their compare-and-set steps."""
 
-    async def dossier(self, key: EnrollmentKey, csr_digest: bytes, challenge_digest: bytes | None) -> Dossier: ...
+    async def dossier(self, key: EnrollmentKey, csr_digest: bytes, challenge_digest: bytes | None) -> Dossier:
+        """Return what is known; a challenge is returned whatever its state, the caller judges it."""
+        ...
 
     async def latest_enrollment(self, key: EnrollmentKey) -> tuple[Enrollment, StoredCertificate | None] | None:
         """Return the newest enrollment of this key with its certificate, for CertPoll."""
@@ -151,8 +162,9 @@ class EnrollmentStore(Protocol):
     async def insert_enrollment(self, enrollment: Enrollment, *, spend: bytes | None) -> None:
         """Insert an enrollment (PENDING or ISSUING) and, in the same transaction, spend the challenge with this digest.
 
-        Raise ChallengeSpent when the challenge is not open at enrollment.created_at, DuplicateEnrollment when the
-        same key and CSR are there already; then nothing is changed.
+        Raise DuplicateEnrollment when the same key and CSR are there already, else AlreadyRenewed when the enrollment
+        is ISSUING and `renewal_of` has or is about to get another successor, else ChallengeSpent when the challenge
+        is not open at enrollment.created_at; then nothing is changed.
         """
         ...
 
@@ -166,15 +178,27 @@ class EnrollmentStore(Protocol):
         certificate_serial: int | None = None,
         order: bytes | None = None,
     ) -> bool:
-        """Apply one event of the transition table if the state is still `expected`; return False when it is not."""
+        """Apply one event of the transition table if the state is still `expected`; return False when it is not.
+
+        APPROVE needs certificate_serial and order, and raises AlreadyRenewed as insert_enrollment does. COMPLETE is
+        `complete`'s alone, because no enrollment may be ISSUED without its certificate.
+        """
         ...
 
     async def complete(self, enrollment_id: str, certificate: StoredCertificate, now: datetime) -> bool:
-        """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first."""
+        """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first.
+
+        The certificate that the enrollment renews gets this one as its successor. Raise AlreadyExists when the CA gave
+        the same serial to two enrollments; then nothing is changed.
+        """
         ...
 
     async def open_intents(self) -> Sequence[Enrollment]:
         """Return all enrollments in ISSUING, oldest first: what a start after a crash must resolve."""
+        ...
+
+    async def expire_pending(self, profile: str, before: datetime, now: datetime) -> int:
+        """Reject the PENDING enrollments of a profile created earlier than `before`; return how many."""
         ...
 
 
@@ -210,7 +234,9 @@ class Revocation:
 class CertificateStore(Protocol):
     """Issued certificates."""
 
-    async def certificate(self, ca: str, certificate_serial: int) -> StoredCertificate | None: ...
+    async def certificate(self, ca: str, certificate_serial: int) -> StoredCertificate | None:
+        """Return the certificate, revoked or not."""
+        ...
 
     async def list_certificates(self, device_id: DeviceID | None = None) -> Sequence[StoredCertificate]:
         """Return certificates, newest first."""
@@ -221,7 +247,11 @@ class CertificateStore(Protocol):
         ...
 
     def revocations(self, ca: str, now: datetime) -> AsyncIterator[Revocation]:
-        """Iterate over revoked certificates of a CA that have not expired, by serial."""
+        """Iterate over revoked certificates of a CA that have not expired at `now`, by serial.
+
+        Not one transaction: rows come in pages, so that a long list holds nobody up. A revocation meanwhile may be in
+        or out; `CRLState.revocation_sequence`, read before, tells.
+        """
         ...
 
 
@@ -234,17 +264,31 @@ class StoredCRL:
     der: bytes
     this_update: datetime
     next_update: datetime
+    revocation_sequence: int  # CRLState.revocation_sequence as read before the revocations were
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CRLState:
+    """What a CRL maker must know before it reads the revocations."""
+
+    crl: StoredCRL | None
+    revocation_sequence: int  # how many revocations this CA has seen, ever: a counter, because clocks can stand still
+
+    @property
+    def outdated(self) -> bool:
+        """Tell whether there is no CRL, or a certificate was revoked that it does not know."""
+        return self.crl is None or self.crl.revocation_sequence != self.revocation_sequence
 
 
 class CRLStore(Protocol):
     """Signed CRLs, so that several nodes and restarts hand out one sequence of numbers."""
 
-    async def current_crl(self, ca: str) -> tuple[StoredCRL | None, bool]:
-        """Return the newest CRL and whether a certificate was revoked since it was made."""
+    async def current_crl(self, ca: str) -> CRLState:
+        """Return the newest CRL and how many revocations there are now."""
         ...
 
     async def save_crl(self, crl: StoredCRL) -> bool:
-        """Insert; False when this number is taken (another node was faster: read again)."""
+        """Replace the CRL of this CA; False unless the number is higher (another node was faster: read again)."""
         ...
 
 
@@ -255,4 +299,6 @@ class Store(DeviceStore, ChallengeStore, EnrollmentStore, CertificateStore, CRLS
         """Verify that reading and writing work; raise Unavailable."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Finish what is under way and let go of the files or connections."""
+        ...
