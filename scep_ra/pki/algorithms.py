@@ -6,6 +6,7 @@ not listed raises AlgorithmRefused.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -31,6 +32,10 @@ class Digest(StrEnum):
     def hash(self) -> hashes.HashAlgorithm:
         """Return the library's object for this digest."""
         return _HASHES[self]
+
+    def of(self, octets: bytes) -> bytes:
+        """Return the digest of octets; weak ones serve compatibility by a setting, hence `usedforsecurity=False`."""
+        return hashlib.new(self.value, octets, usedforsecurity=False).digest()
 
     @property
     def identifier(self) -> bytes:

@@ -218,7 +218,7 @@ def bit_string(octets: bytes) -> bytes:
 
 
 def named_bits(*positions: int) -> bytes:
-    """Encode a named BIT STRING (KeyUsage, ReasonFlags): bit 0 is the highest, trailing zeros dropped (X.690 11.2.2)."""
+    """Encode a named BIT STRING (KeyUsage): bit 0 is the highest, trailing zeros are dropped (X.690 11.2.2)."""
     if not positions:
         return element(BIT_STRING, b"\x00")
     length = max(positions) + 1

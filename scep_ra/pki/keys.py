@@ -189,10 +189,10 @@ def _check_fermat(modulus: int) -> None:
     a = math.isqrt(modulus) + 1
     remainder = a * a - modulus
     for _ in range(_FERMAT_ROUNDS):
-        # Few numbers are squares modulo 256 and modulo 45045: the costly root is taken for one candidate in hundreds.
-        if remainder & 0xFF in _SQUARES_256 and remainder % 45045 in _SQUARES_45045:
-            if math.isqrt(remainder) ** 2 == remainder:
-                raise AlgorithmRefused("RSA primes are too close")
+        # Few numbers are squares modulo 256 and modulo 45045: the costly root is taken for one in hundreds.
+        may_be_square = remainder & 0xFF in _SQUARES_256 and remainder % 45045 in _SQUARES_45045
+        if may_be_square and math.isqrt(remainder) ** 2 == remainder:
+            raise AlgorithmRefused("RSA primes are too close")
         remainder += 2 * a + 1
         a += 1
 

@@ -21,7 +21,7 @@ FAIL_INFO_TEXT: Final = "1.3.6.1.5.5.7.24.1"
 
 # PKCS#9 attributes of a request (RFC 2985), and two older spellings of extensionRequest
 UNSTRUCTURED_NAME: Final = "1.2.840.113549.1.9.2"
-CHALLENGE_PASSWORD: Final = "1.2.840.113549.1.9.7"
+CHALLENGE_PASSWORD: Final = "1.2.840.113549.1.9.7"  # noqa: S105 - an OID, not a password
 UNSTRUCTURED_ADDRESS: Final = "1.2.840.113549.1.9.8"
 EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 MS_CERT_EXTENSIONS: Final = "1.3.6.1.4.1.311.2.1.14"
@@ -106,6 +106,7 @@ CERTIFICATE_POLICIES: Final = "2.5.29.32"
 AUTHORITY_KEY_IDENTIFIER: Final = "2.5.29.35"
 EXTENDED_KEY_USAGE: Final = "2.5.29.37"
 AUTHORITY_INFO_ACCESS: Final = "1.3.6.1.5.5.7.1.1"
+CA_ISSUERS: Final = "1.3.6.1.5.5.7.48.2"
 
 # Extended key usages
 SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
