@@ -1,0 +1,83 @@
+"""What SQL units of work need from a database, and how our values look in it.
+
+A unit of work is a coroutine function that takes a Session and awaits nothing else: SQLite drives it to its end in
+one hop on its thread, a driver with asynchronous I/O simply awaits it. No SQL and no driver belongs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class UniqueViolation(Exception):
+    """A statement broke a unique index; a signal from session to unit of work that never leaves the store."""
+
+
+class Row(Protocol):
+    """A result row, read by column name."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+class Session(Protocol):
+    """One open transaction; parameters are `$1`, `$2`, ... in the statement."""
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Run one statement and return its rows; raise UniqueViolation."""
+        ...
+
+    async def execute(self, sql: str, *parameters: object) -> int:
+        """Run one statement and return how many rows it changed; raise UniqueViolation."""
+        ...
+
+
+Work = Callable[[Session], Coroutine[Any, Any, Result]]
+
+
+class Database(Protocol):
+    """Runs units of work, each as one transaction; an exception leaving the work rolls it back and goes on."""
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run work that only reads, on one snapshot; raise Unavailable or Misconfigured."""
+        ...
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run work and commit it to disk; raise Unavailable or Misconfigured."""
+        ...
+
+    async def check(self) -> None:
+        """Verify that reading and writing work; raise Unavailable or Misconfigured."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the database."""
+        ...
+
+
+def encode_time(time: datetime) -> int:
+    """Return microseconds since 1970; raise TypeError for a naive time."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def decode_time(microseconds: int) -> datetime:
+    """Return an aware time in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def encode_serial(certificate_serial: int) -> str:
+    """Return 40 hexadecimal digits, which sort like the numbers; raise ValueError when it has more than 20 octets."""
+    if not 0 <= certificate_serial < 1 << 160:
+        raise ValueError("a certificate serial has at most 20 octets and no sign (RFC 5280 4.1.2.2)")
+    return f"{certificate_serial:040x}"
+
+
+def decode_serial(text: str) -> int:
+    """Return the number."""
+    return int(text, 16)

@@ -1,0 +1,175 @@
+"""Certificates, revocations and CRLs in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.base import AlreadyExists, CRLState, Revocation, StoredCertificate, StoredCRL
+from scep_ra.storage.database import Database, Row, Session, decode_serial, decode_time, encode_serial, encode_time
+
+# Rows of a revocation list read at a time: about a millisecond, so that other readers hardly wait.
+REVOCATION_PAGE: Final = 1000
+
+
+def read_certificate(row: Row) -> StoredCertificate:
+    """Return the certificate that a row of table `certificate` holds."""
+    return StoredCertificate(
+        certificate_serial=decode_serial(row["certificate_serial"]),
+        ca=row["ca"],
+        profile=row["profile"],
+        device_id=DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]),
+        der=row["der"],
+        not_before=decode_time(row["not_before"]),
+        not_after=decode_time(row["not_after"]),
+        issued_at=decode_time(row["issued_at"]),
+        successor=None if row["successor"] is None else decode_serial(row["successor"]),
+        revoked_at=None if row["revoked_at"] is None else decode_time(row["revoked_at"]),
+        revocation_reason=row["revocation_reason"],
+    )
+
+
+async def find_certificate(session: Session, ca: str, certificate_serial: int) -> StoredCertificate | None:
+    """Return one certificate, inside a unit of work."""
+    rows = await session.fetch(
+        "SELECT * FROM certificate WHERE ca = $1 AND certificate_serial = $2", ca, encode_serial(certificate_serial)
+    )
+    return read_certificate(rows[0]) if rows else None
+
+
+async def insert_certificate(session: Session, certificate: StoredCertificate) -> None:
+    """Insert a fresh certificate, inside a unit of work; raise AlreadyExists when its CA used the serial before."""
+    inserted = await session.execute(
+        "INSERT INTO certificate"
+        " (ca, certificate_serial, profile, device_kind, device_value, der, not_before, not_after, issued_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        certificate.ca,
+        encode_serial(certificate.certificate_serial),
+        certificate.profile,
+        certificate.device_id.kind.value,
+        certificate.device_id.value,
+        certificate.der,
+        encode_time(certificate.not_before),
+        encode_time(certificate.not_after),
+        encode_time(certificate.issued_at),
+    )
+    if inserted == 0:
+        raise AlreadyExists(f"CA {certificate.ca} has issued serial {certificate.certificate_serial:x} before")
+
+
+class SqlCertificates:
+    """CertificateStore and CRLStore over a Database."""
+
+    _database: Database
+
+    async def certificate(self, ca: str, certificate_serial: int) -> StoredCertificate | None:
+        """Return the certificate, revoked or not."""
+        return await self._database.read(lambda session: find_certificate(session, ca, certificate_serial))
+
+    async def list_certificates(self, device_id: DeviceID | None = None) -> Sequence[StoredCertificate]:
+        """Return certificates, newest first."""
+
+        async def work(session: Session) -> Sequence[Row]:
+            if device_id is None:
+                return await session.fetch("SELECT * FROM certificate ORDER BY issued_at DESC, certificate_serial")
+            return await session.fetch(
+                "SELECT * FROM certificate WHERE device_kind = $1 AND device_value = $2"
+                " ORDER BY issued_at DESC, certificate_serial",
+                device_id.kind.value,
+                device_id.value,
+            )
+
+        return [read_certificate(row) for row in await self._database.read(work)]
+
+    async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
+        """Mark as revoked; return False when unknown or revoked already (the first date and reason stay)."""
+
+        async def work(session: Session) -> bool:
+            revoked = await session.execute(
+                "UPDATE certificate SET revoked_at = $3, revocation_reason = $4"
+                " WHERE ca = $1 AND certificate_serial = $2 AND revoked_at IS NULL",
+                ca,
+                encode_serial(certificate_serial),
+                encode_time(now),
+                reason,
+            )
+            if revoked == 0:
+                return False
+            await session.execute(
+                "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
+                " ON CONFLICT (ca) DO UPDATE SET revocation_sequence = revocation_counter.revocation_sequence + 1",
+                ca,
+            )
+            return True
+
+        return await self._database.write(work)
+
+    async def revocations(self, ca: str, now: datetime) -> AsyncIterator[Revocation]:
+        """Iterate over revoked certificates of a CA that have not expired at `now`, by serial, page by page."""
+        last = ""
+        while True:
+            page = await self._read_revocations(ca, now, after=last)
+            for row in page:
+                yield Revocation(
+                    certificate_serial=decode_serial(row["certificate_serial"]),
+                    revoked_at=decode_time(row["revoked_at"]),
+                    reason=row["revocation_reason"],
+                )
+            if len(page) < REVOCATION_PAGE:
+                return
+            last = page[-1]["certificate_serial"]
+
+    async def _read_revocations(self, ca: str, now: datetime, *, after: str) -> Sequence[Row]:
+        sql = (
+            "SELECT certificate_serial, revoked_at, revocation_reason FROM certificate"
+            " WHERE ca = $1 AND certificate_serial > $2 AND not_after > $3 AND revoked_at IS NOT NULL"
+            " ORDER BY certificate_serial LIMIT $4"
+        )
+        return await self._database.read(
+            lambda session: session.fetch(sql, ca, after, encode_time(now), REVOCATION_PAGE)
+        )
+
+    async def current_crl(self, ca: str) -> CRLState:
+        """Return the newest CRL and how many revocations there are now."""
+
+        async def work(session: Session) -> CRLState:
+            # The counter first: where every statement has its own snapshot, a new CRL then looks outdated, never the
+            # other way round.
+            counters = await session.fetch("SELECT revocation_sequence FROM revocation_counter WHERE ca = $1", ca)
+            crls = await session.fetch("SELECT * FROM crl WHERE ca = $1", ca)
+            return CRLState(
+                crl=_read_crl(crls[0]) if crls else None,
+                revocation_sequence=counters[0]["revocation_sequence"] if counters else 0,
+            )
+
+        return await self._database.read(work)
+
+    async def save_crl(self, crl: StoredCRL) -> bool:
+        """Replace the CRL of this CA; False unless the number is higher (another node was faster: read again)."""
+        sql = (
+            "INSERT INTO crl (ca, crl_number, der, this_update, next_update, revocation_sequence)"
+            " VALUES ($1, $2, $3, $4, $5, $6)"
+            " ON CONFLICT (ca) DO UPDATE SET crl_number = excluded.crl_number, der = excluded.der,"
+            " this_update = excluded.this_update, next_update = excluded.next_update,"
+            " revocation_sequence = excluded.revocation_sequence WHERE crl.crl_number < excluded.crl_number"
+        )
+        times = encode_time(crl.this_update), encode_time(crl.next_update)
+        return (
+            await self._database.write(
+                lambda session: session.execute(sql, crl.ca, crl.crl_number, crl.der, *times, crl.revocation_sequence)
+            )
+            == 1
+        )
+
+
+def _read_crl(row: Row) -> StoredCRL:
+    return StoredCRL(
+        ca=row["ca"],
+        crl_number=row["crl_number"],
+        der=row["der"],
+        this_update=decode_time(row["this_update"]),
+        next_update=decode_time(row["next_update"]),
+        revocation_sequence=row["revocation_sequence"],
+    )

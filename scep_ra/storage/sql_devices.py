@@ -1,0 +1,139 @@
+"""Devices and challenges in SQL: the embedded registry's side of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.base import AlreadyExists, Challenge, Device
+from scep_ra.storage.database import Database, Row, Session, decode_time, encode_time
+
+
+def read_device(row: Row) -> Device:
+    """Return the device that a row of table `device` holds."""
+    return Device(
+        device_id=DeviceID(kind=DeviceIDKind(row["kind"]), value=row["value"]),
+        user=row["user_name"],
+        profile=row["profile"],
+        note=row["note"],
+        enabled=bool(row["enabled"]),
+        created_at=decode_time(row["created_at"]),
+    )
+
+
+def read_challenge(row: Row) -> Challenge:
+    """Return the challenge that a row of table `challenge` holds."""
+    return Challenge(
+        digest=row["digest"],
+        device_id=DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]),
+        profile=row["profile"],
+        created_at=decode_time(row["created_at"]),
+        expires_at=decode_time(row["expires_at"]),
+        used_by=row["used_by"],
+        sealed=row["sealed"],
+    )
+
+
+class SqlDevices:
+    """DeviceStore and ChallengeStore over a Database."""
+
+    _database: Database
+
+    async def add_device(self, device: Device) -> None:
+        """Insert; raise AlreadyExists."""
+        if await self.import_devices([device]) == 0:
+            raise AlreadyExists(f"{device.device_id} is registered already")
+
+    async def import_devices(self, devices: Iterable[Device]) -> int:
+        """Insert those that are new, in one transaction; return how many were inserted."""
+        entries = list(devices)  # the caller's iterable may be slow or fail: not inside a transaction
+
+        async def work(session: Session) -> int:
+            return sum([await _insert_device(session, device) for device in entries])
+
+        return await self._database.write(work)
+
+    async def device(self, device_id: DeviceID) -> Device | None:
+        """Return the entry, enabled or not."""
+        sql = "SELECT * FROM device WHERE kind = $1 AND value = $2"
+        rows = await self._database.read(lambda session: session.fetch(sql, device_id.kind.value, device_id.value))
+        return read_device(rows[0]) if rows else None
+
+    async def devices_by_value(self, value: str) -> Sequence[Device]:
+        """Return the devices whose normalised value is this, whatever the kind."""
+        sql = "SELECT * FROM device WHERE value = $1 ORDER BY kind"
+        return [read_device(row) for row in await self._database.read(lambda session: session.fetch(sql, value))]
+
+    async def list_devices(self) -> Sequence[Device]:
+        """Return all, ordered by kind and value."""
+        sql = "SELECT * FROM device ORDER BY kind, value"
+        return [read_device(row) for row in await self._database.read(lambda session: session.fetch(sql))]
+
+    async def set_device_enabled(self, device_id: DeviceID, enabled: bool) -> bool:
+        """Return False when there is no such device."""
+        sql = "UPDATE device SET enabled = $3 WHERE kind = $1 AND value = $2"
+        return (
+            await self._database.write(
+                lambda session: session.execute(sql, device_id.kind.value, device_id.value, enabled)
+            )
+            == 1
+        )
+
+    async def remove_device(self, device_id: DeviceID) -> bool:
+        """Remove the device and its unused challenges; return False when there is no such device."""
+        kind, value = device_id.kind.value, device_id.value
+
+        async def work(session: Session) -> bool:
+            if await session.execute("DELETE FROM device WHERE kind = $1 AND value = $2", kind, value) == 0:
+                return False
+            await session.execute(
+                "DELETE FROM challenge WHERE device_kind = $1 AND device_value = $2 AND used_by IS NULL", kind, value
+            )
+            return True
+
+        return await self._database.write(work)
+
+    async def add_challenge(self, challenge: Challenge) -> None:
+        """Insert; raise AlreadyExists when this digest is there."""
+
+        async def work(session: Session) -> int:
+            return await session.execute(
+                "INSERT INTO challenge"
+                " (digest, device_kind, device_value, profile, created_at, expires_at, used_by, sealed)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+                challenge.digest,
+                challenge.device_id.kind.value,
+                challenge.device_id.value,
+                challenge.profile,
+                encode_time(challenge.created_at),
+                encode_time(challenge.expires_at),
+                challenge.used_by,
+                challenge.sealed,
+            )
+
+        if await self._database.write(work) == 0:
+            raise AlreadyExists("a challenge with this digest exists already: draw another secret")
+
+    async def sealed_challenges(self, profile: str, now: datetime, limit: int) -> Sequence[bytes]:
+        """Return the sealed secrets of unexpired challenges of a profile, unused ones first, newest first."""
+        sql = (
+            "SELECT sealed FROM challenge WHERE profile = $1 AND expires_at > $2 AND sealed IS NOT NULL"
+            " ORDER BY used_by IS NOT NULL, created_at DESC LIMIT $3"
+        )
+        rows = await self._database.read(lambda session: session.fetch(sql, profile, encode_time(now), limit))
+        return [row["sealed"] for row in rows]
+
+
+async def _insert_device(session: Session, device: Device) -> int:
+    return await session.execute(
+        "INSERT INTO device (kind, value, user_name, profile, note, enabled, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        device.device_id.kind.value,
+        device.device_id.value,
+        device.user,
+        device.profile,
+        device.note,
+        device.enabled,
+        encode_time(device.created_at),
+    )

@@ -1,0 +1,211 @@
+"""SQLite under the store: one file, one writer and one reader connection, each with its own thread.
+
+A unit of work makes one hop to the thread and runs there to its end; its awaits never suspend. A commit is on disk
+before `write` returns. Statements do not belong here, except those that SQLite alone knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import aiosqlite
+
+from scep_ra.errors import Misconfigured, Unavailable
+from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
+from scep_ra.storage.migrations import load_migrations, migrate
+
+# Commands of another process (a device import, a backup) hold the write lock for well under this.
+BUSY_TIMEOUT_S: Final = 5.0
+
+# More than there are statements, so that each is compiled once per connection.
+_CACHED_STATEMENTS: Final = 128
+_PARAMETER_NAMES: Final = tuple(str(number) for number in range(1, 100))
+_UNIQUE: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
+# Primary result codes (https://www.sqlite.org/rescode.html) that time or free space can mend ...
+_MENDS_ITSELF: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+# ... and those that need a person. What is in neither set is a mistake of ours and passes as it is.
+_NEEDS_MENDING: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class SqliteDatabase:
+    """A database.Database in one file; other processes may have the same file open."""
+
+    def __init__(self, path: Path, writer: _Connection, reader: _Connection) -> None:
+        self._path = path
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    async def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
+        """Open the file, creating it (mode 0600) and its tables as needed; raise Unavailable or Misconfigured."""
+        await asyncio.to_thread(_prepare_file, path)
+        writer, reader = (_Connection(lambda: _connect(path, busy_timeout_s), iter_chunk_size=1) for _ in range(2))
+        database = cls(path, writer, reader)
+        try:
+            with _translated(path):
+                await writer
+                await writer.run(_use_write_ahead_log)
+                await migrate(database, load_migrations())
+                await reader
+                await reader.run(_forbid_writing)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run work that only reads, on one snapshot; raise Unavailable or Misconfigured."""
+        with _translated(self._path):
+            return await self._reader.run(lambda connection: _transact(connection, "BEGIN", work))
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run work and commit it to disk; raise Unavailable or Misconfigured."""
+        with _translated(self._path):
+            return await self._writer.run(lambda connection: _transact(connection, "BEGIN IMMEDIATE", work))
+
+    async def check(self) -> None:
+        """Verify that reading and writing work; raise Unavailable or Misconfigured."""
+        await self.read(lambda session: session.fetch("SELECT version FROM schema_version"))
+        # Changes nothing, and yet SQLite writes the page: a full disk shows.
+        await self.write(lambda session: session.execute("UPDATE schema_version SET version = version"))
+
+    async def close(self) -> None:
+        """Finish what is under way, fold the log into the file and close it."""
+        # The writer last: whoever closes last folds the log in, and the reader may not write.
+        await self._reader.close()
+        await self._writer.close()
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite's thread and queue, without a hop for every statement."""
+
+    async def run(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run a function with the sqlite3 connection on its thread."""
+        result: Result = await self._execute(function, self._conn)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _SqliteSession:
+    """A database.Session on the connection's own thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        return self._run(sql, parameters).fetchall()
+
+    async def execute(self, sql: str, *parameters: object) -> int:
+        return self._run(sql, parameters).rowcount
+
+    def _run(self, sql: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            # sqlite3 knows `$1` as a parameter named "1".
+            return self._connection.execute(sql, dict(zip(_PARAMETER_NAMES, parameters, strict=False)))
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode in _UNIQUE:
+                raise UniqueViolation(str(error)) from None
+            raise
+
+
+def _transact(connection: sqlite3.Connection, begin: str, work: Work[Result]) -> Result:
+    connection.execute(begin)
+    try:
+        result = _drive(work, _SqliteSession(connection))
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has rolled back after some errors (disk full, I/O).
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _drive(work: Work[Result], session: Session) -> Result:
+    """Run a coroutine that never suspends to its end; raise RuntimeError when it does suspend."""
+    coroutine = work(session)
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: Result = finished.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a unit of work suspended: it may await its session only")
+
+
+def _prepare_file(path: Path) -> None:
+    """Create the file for its owner alone, or check that it is so; raise Misconfigured."""
+    try:
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        # Not opened to look at it: POSIX drops all locks that a process has on a file when it closes any descriptor.
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise Misconfigured(f"cannot use the database file {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise Misconfigured(f"the database {path} is not a file: give the path of a file in [storage] path")
+    if mode & 0o077:
+        raise Misconfigured(
+            f"the database file {path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 600 {path}"
+        )
+
+
+def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=busy_timeout_s, isolation_level=None, cached_statements=_CACHED_STATEMENTS
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Make commits survive power loss without making readers wait; raise Misconfigured."""
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise Misconfigured(f"write-ahead logging is not possible here (journal mode {mode}): use a local disk")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _forbid_writing(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA query_only = ON")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's refusals into ours; raise Unavailable or Misconfigured."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # The low byte is the primary code; errors that Python's own module finds have none.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        if code in _MENDS_ITSELF:
+            raise Unavailable(f"the database {path} cannot be used now: {error}") from error
+        if code in _NEEDS_MENDING:
+            raise Misconfigured(
+                f"the database {path} cannot be used: {error}; check the file and its rights, or restore a backup"
+            ) from error
+        raise
