@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
 
 from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.profiles import CertificateProfile
@@ -63,9 +63,17 @@ class CertificateAuthority(Protocol):
         ...
 
 
+@runtime_checkable
 class SupportsCRL(Protocol):
-    """An authority whose key is here signs its own revocation lists."""
+    """An authority whose key is here signs its own revocation lists; asked for with isinstance at start-up."""
 
-    async def sign_crl(self, tbs_cert_list_parts: bytes) -> bytes:
-        """Sign a DER TBSCertList and return the DER CertificateList."""
+    name: str
+    crl_validity: timedelta  # nextUpdate after thisUpdate
+
+    async def chain(self) -> Sequence[Certificate]:
+        """Return the issuing certificate, whose key signs the CRLs, first."""
+        ...
+
+    async def sign_crl(self, tbs_cert_list: bytes) -> bytes:
+        """Sign a DER TBSCertList and return the DER CertificateList; raise Unavailable or Refused."""
         ...
