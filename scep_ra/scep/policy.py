@@ -14,8 +14,9 @@ from scep_ra.scep.terms import Capability
 
 _STANDARD_DIGESTS: Final = frozenset({Digest.SHA256, Digest.SHA384, Digest.SHA512})
 _STANDARD_CIPHERS: Final = frozenset({Cipher.AES128, Cipher.AES192, Cipher.AES256})
-# OpenSSL 3 clients read DES and MD5 only with their legacy provider; a reply need not be as weak as its request.
-_NEVER_IN_REPLIES: Final = frozenset({Digest.MD5, Cipher.DES})
+# Broken for good: accepted only by the named legacy setting, and never used in a reply, which need not be as weak as
+# its request (OpenSSL 3 clients could not even read it).
+INSECURE: Final = frozenset({Digest.MD5, Cipher.DES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +54,12 @@ class AlgorithmPolicy:
 
     def reply_digest(self, requested: Digest | None) -> Digest:
         """Return the request's digest where a reply may use it, SHA-256 otherwise."""
-        usable = requested in self.digests and requested not in _NEVER_IN_REPLIES
+        usable = requested in self.digests and requested not in INSECURE
         return requested if usable and requested is not None else Digest.SHA256
 
     def reply_cipher(self, requested: Cipher | None) -> Cipher:
         """Return the request's cipher where a reply may use it (IOS reads no other), AES-128 otherwise."""
-        usable = requested in self.ciphers and requested not in _NEVER_IN_REPLIES
+        usable = requested in self.ciphers and requested not in INSECURE
         return requested if usable and requested is not None else Cipher.AES128
 
 

@@ -35,7 +35,7 @@ from scep_ra.scep.errors import (
 )
 from scep_ra.scep.http_binding import ScepCall, ScepReply
 from scep_ra.scep.message import NONCE_BYTES, PKIMessage, build_message, parse_message
-from scep_ra.scep.policy import AlgorithmPolicy, capabilities
+from scep_ra.scep.policy import INSECURE, AlgorithmPolicy, capabilities
 from scep_ra.scep.terms import (
     CA_CAPS_TYPE,
     CA_CERT_TYPE,
@@ -62,6 +62,7 @@ class ReplyContext:
     digest: Digest
     cipher: Cipher
     password: bytes | None = None  # for a signer whose key cannot decrypt (RFC 8894 3.1)
+    insecure: tuple[str, ...] = ()  # broken algorithms that the request used under the legacy setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class Refused:
 PKIEvent = EnrollmentRequested | PollRequested | CertificateRequested | CRLRequested | PasswordRequired | Refused
 ScepEvent = CACapsRequested | CACertRequested | PKIEvent
 
+_CERTIFICATION_REQUESTS: Final = frozenset({MessageType.PKCS_REQ, MessageType.RENEWAL_REQ})
 # A request of ordinary size that nobody made: reading it costs what reading a decrypted one costs.
 _DECOY: Final = der.sequence(
     der.sequence(
@@ -237,6 +239,7 @@ class ScepServer:
             context = replace(
                 context,
                 digest=self._rules.algorithms.reply_digest(digest),
+                insecure=(str(digest),) if digest in INSECURE else (),
                 is_issued=self._is_issued(message.signer),
             )
             return self._receive_verified(message, context, now)
@@ -247,10 +250,16 @@ class ScepServer:
         message_type = _message_type(message)
         self._check_time(message, now)
         self._check_signer(message, message_type, context)
-        envelope = _parse_envelope(message)
-        context = replace(context, cipher=self._reply_cipher(envelope))
-        if envelope.password_recipients and envelope.recipient_for(self._signer.certificate) is None:
+        envelope = self._parse_envelope(message)
+        cipher = self._allowed_cipher(envelope)
+        insecure = context.insecure + ((str(cipher),) if cipher in INSECURE else ())
+        context = replace(context, cipher=self._rules.algorithms.reply_cipher(cipher), insecure=insecure)
+        is_for_us = any(envelope.recipient_for(recipient.certificate) for recipient in self._recipients)
+        if envelope.password_recipients and not is_for_us:
             return self._require_password(message, message_type, context, envelope)
+        if message_type not in _CERTIFICATION_REQUESTS and not _is_rsa(context.signer):
+            # Only a PKCS#10 brings the challenge under which an EC signer could be answered (RFC 8894 3.1).
+            raise AlgorithmNotAllowed("an EC signer has to encrypt this message under its challenge")
         if message_type is MessageType.CERT_POLL:
             # RFC 8894 3.3.3: transactionID and signer decide, so nothing is spent on opening the envelope.
             return PollRequested(reply_to=context)
@@ -279,17 +288,24 @@ class ScepServer:
         """RFC 8894 2.3: a RenewalReq is signed by an existing certificate; 3.1: replies need a key that decrypts."""
         if message_type is MessageType.RENEWAL_REQ and not context.is_issued:
             raise InvalidRequest("RenewalReq is not signed by a certificate of this CA")
-        is_rsa = isinstance(load_public_key(message.signer.spki), RSAPublicKey)
-        if not is_rsa and not self._rules.algorithms.password_envelope:
+        if not _is_rsa(message.signer) and not self._rules.algorithms.password_envelope:
             raise AlgorithmNotAllowed("an EC signer cannot receive RSA key transport, password_envelope is off")
 
-    def _reply_cipher(self, envelope: EnvelopedData) -> Cipher:
+    def _parse_envelope(self, message: PKIMessage) -> EnvelopedData:
+        if message.signed_data.content_type != oids.DATA or not message.content:
+            raise InvalidRequest("no pkcsPKIEnvelope")
+        try:
+            return parse_enveloped_data(normalise(message.content, self._rules.limits))
+        except MalformedData as error:
+            raise InvalidRequest(f"pkcsPKIEnvelope: {error}") from None
+
+    def _allowed_cipher(self, envelope: EnvelopedData) -> Cipher:
         try:
             cipher, _ = parse_cipher(envelope.cipher)
             self._rules.algorithms.check_cipher(cipher)
         except (AlgorithmRefused, MalformedData) as error:
             raise AlgorithmNotAllowed(str(error)) from None
-        return self._rules.algorithms.reply_cipher(cipher)
+        return cipher
 
     def _require_password(
         self, message: PKIMessage, message_type: MessageType, context: ReplyContext, envelope: EnvelopedData
@@ -376,12 +392,16 @@ class ScepServer:
         return csr
 
     def _read_issuer_and_serial(self, body: bytes) -> tuple[bytes, int]:
+        """Read IssuerAndSerialNumber; a body that is none looks like an envelope that did not open.
+
+        Otherwise a recorded PKCSReq, changed and signed anew as a GetCert, tells good padding from bad.
+        """
         try:
             fields = der.Reader(normalise(body, self._rules.limits)).enter()
             issuer, serial = fields.element(der.SEQUENCE), fields.integer()
             fields.finish()
         except MalformedData as error:
-            raise InvalidRequest(f"IssuerAndSerialNumber: {error}") from None
+            raise IntegrityFailure(f"IssuerAndSerialNumber: {error}") from None
         return issuer, serial
 
     # --- from outcome to reply
@@ -444,18 +464,13 @@ def _message_type(message: PKIMessage) -> MessageType:
     return message_type
 
 
-def _parse_envelope(message: PKIMessage) -> EnvelopedData:
-    if message.signed_data.content_type != oids.DATA or not message.content:
-        raise InvalidRequest("no pkcsPKIEnvelope")
-    try:
-        return parse_enveloped_data(normalise(message.content))
-    except MalformedData as error:
-        raise InvalidRequest(f"pkcsPKIEnvelope: {error}") from None
+def _is_rsa(certificate: Certificate) -> bool:
+    return isinstance(load_public_key(certificate.spki), RSAPublicKey)
 
 
 def _reply_password(context: ReplyContext, csr: CertificationRequest) -> bytes | None:
     """Return the challenge of an EC signer, under which it gets its answer (RFC 8894 3.1)."""
-    if isinstance(load_public_key(context.signer.spki), RSAPublicKey):
+    if _is_rsa(context.signer):
         return None
     challenge = csr.challenge_password
     if challenge is None:
@@ -465,6 +480,6 @@ def _reply_password(context: ReplyContext, csr: CertificationRequest) -> bytes |
 
 def _spend_equal_time(message_type: MessageType) -> None:
     """Do the work that a decrypted body would have cost, so that the clock does not tell one failure from another."""
-    if message_type in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):
+    if message_type in _CERTIFICATION_REQUESTS:
         scan(_DECOY)
         parse_request(_DECOY)

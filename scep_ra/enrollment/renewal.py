@@ -1,0 +1,80 @@
+"""May this certificate have a successor? The rules of a profile, and the checks (RFC 8894 2.3, 2.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from scep_ra.enrollment.errors import RenewalRefused
+from scep_ra.pki import der, names, oids
+from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.csr import CertificationRequest
+from scep_ra.pki.errors import MalformedData
+from scep_ra.storage.base import StoredCertificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalRules:
+    """What a profile allows."""
+
+    enabled: bool = True
+    window: timedelta | None = None  # None: at any time before notAfter
+    grace: timedelta = timedelta(0)  # after notAfter
+    allow_same_key: bool = False
+
+
+def check_live(stored: StoredCertificate | None, signer: Certificate, profile: str) -> StoredCertificate:
+    """Return the stored certificate that signed; raise RenewalRefused unless it is ours, octet by octet, and good.
+
+    A CA certificate, or one that our key signed and we do not remember, is nobody's proof.
+    """
+    if stored is None or stored.der != signer.der:
+        raise RenewalRefused("the signer's certificate was not issued here")
+    if stored.profile != profile:
+        raise RenewalRefused(f"the signer's certificate belongs to profile {stored.profile!r}")
+    if stored.revoked_at is not None:
+        raise RenewalRefused(f"the signer's certificate was revoked at {stored.revoked_at:%Y-%m-%d %H:%M:%SZ}")
+    _check_digital_signature(signer)
+    return stored
+
+
+def _check_digital_signature(signer: Certificate) -> None:
+    """RFC 5280 4.2.1.3: the key may sign messages only if its certificate says so."""
+    value = signer.extension(oids.KEY_USAGE)
+    if value is None:
+        return
+    try:
+        bits = der.Reader(value).contents(der.BIT_STRING)
+    except MalformedData as error:
+        raise RenewalRefused(f"keyUsage of the signer's certificate: {error}") from None
+    if len(bits) < 2 or not bits[1] & 0x80:
+        raise RenewalRefused("the signer's certificate is not for digital signatures")
+
+
+def check_validity(signer: Certificate, now: datetime, grace: timedelta = timedelta(0)) -> None:
+    """Raise RenewalRefused when the certificate is not valid now, give or take the grace after its end."""
+    if not signer.not_before <= now <= signer.not_after + grace:
+        raise RenewalRefused(
+            f"the signer's certificate is valid from {signer.not_before:%Y-%m-%d} to {signer.not_after:%Y-%m-%d}"
+        )
+
+
+def check_renewal(
+    csr: CertificationRequest, stored: StoredCertificate, signer: Certificate, rules: RenewalRules
+) -> None:
+    """Check what the new request may differ in: the key, and nothing else; raise RenewalRefused."""
+    if not rules.enabled:
+        raise RenewalRefused("renewal is off in this profile")
+    if stored.successor is not None:
+        raise RenewalRefused(f"the signer's certificate has a successor already ({stored.successor:x})")
+    if names.attributes(csr.subject) != names.attributes(signer.subject):
+        raise RenewalRefused("the subject is not that of the signer's certificate")
+    if csr.spki == signer.spki and not rules.allow_same_key:
+        raise RenewalRefused("the key is that of the signer's certificate, and allow_same_key is off")
+
+
+def check_window(signer: Certificate, now: datetime, rules: RenewalRules) -> None:
+    """Raise RenewalRefused when it is too early, or too late."""
+    check_validity(signer, now, rules.grace)
+    if rules.window is not None and now < signer.not_after - rules.window:
+        raise RenewalRefused(f"too early: the window opens at {signer.not_after - rules.window:%Y-%m-%d %H:%M:%SZ}")

@@ -1,0 +1,394 @@
+"""Enrollment of one profile: idempotency, proof, authorization, durable issuance.
+
+Order of things (nothing may be swapped): what is known -> who is it -> proof -> AAA -> intent committed -> sign ->
+certificate committed -> answer. Every step can be repeated with the same request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import structlog
+
+from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Defer, Reject
+from scep_ra.ca.base import CertificateAuthority, Issued, IssuePending, IssueRequest
+from scep_ra.enrollment.challenges import challenge_digest, check_challenge
+from scep_ra.enrollment.errors import (
+    IdentityRefused,
+    IssuanceRefused,
+    NotAuthorized,
+    RenewalRefused,
+    TransactionConflict,
+    UnknownTransaction,
+)
+from scep_ra.enrollment.renewal import RenewalRules, check_live, check_renewal, check_window
+from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
+from scep_ra.enrollment.types import (
+    EnrollmentRequest,
+    ExistingCertificate,
+    Granted,
+    IdentityProof,
+    Outcome,
+    StandIn,
+    Undecided,
+)
+from scep_ra.errors import Refused, Unavailable
+from scep_ra.identity.errors import IdentityError
+from scep_ra.identity.extract import choose_device_id, extract_claims
+from scep_ra.identity.types import DeviceID
+from scep_ra.pki.certificates import Certificate, parse_certificate
+from scep_ra.pki.csr import parse_request
+from scep_ra.pki.errors import MalformedData
+from scep_ra.pki.profiles import CertificateProfile
+from scep_ra.storage.base import (
+    AlreadyRenewed,
+    ChallengeSpent,
+    Dossier,
+    DuplicateEnrollment,
+    Enrollment,
+    EnrollmentKey,
+    Store,
+    StoredCertificate,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+# RFC 5280 4.1.2.2: positive, at most 20 octets. 127 random bits below a fixed top bit cannot meet by chance.
+_SERIAL_BYTES: Final = 16
+# Clocks of devices lag behind ours; a certificate from the future is refused by VPN peers.
+_BACKDATE: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollmentRules:
+    """What a profile decides about enrollment."""
+
+    profile: str
+    device_id_rules: Sequence[str]
+    certificate: CertificateProfile
+    validity: timedelta
+    replay: timedelta  # how long the same request gets the same certificate
+    renewal: RenewalRules = field(default_factory=RenewalRules)
+
+
+class EnrollmentService:
+    """Submit and poll for one profile."""
+
+    def __init__(
+        self,
+        *,
+        rules: EnrollmentRules,
+        store: Store,
+        authorizer: Authorizer,
+        ca: CertificateAuthority,
+        now: Callable[[], datetime],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._rules = rules
+        self._store = store
+        self._authorizer = authorizer
+        self._ca = ca
+        self._now = now
+        self._random = random
+        self._under_way: dict[str, asyncio.Future[Outcome]] = {}
+
+    # --- PKCSReq and RenewalReq
+
+    async def submit(self, request: EnrollmentRequest) -> Outcome:
+        """Enroll or renew, or say again what was said; raise EnrollmentError, or a BackendError when unsure."""
+        key = self._key(request.transaction_id, request.proof)
+        csr_digest = hashlib.sha256(request.csr.der).digest()
+        challenge = request.csr.challenge_password if isinstance(request.proof, StandIn) else None
+        spend = challenge_digest(challenge) if challenge is not None else None
+        dossier = await self._store.dossier(key, csr_digest, spend)
+        if dossier.same is not None:
+            return await self._again(dossier.same, dossier.certificate, request.source)
+        if dossier.latest is not None and dossier.latest.state in (EnrollmentState.PENDING, EnrollmentState.ISSUING):
+            raise TransactionConflict("another request is under way under this transactionID")
+        device_id = self._identify(request)
+        renewal_of = await self._check_proof(request, device_id, dossier)
+        enrollment = self._new_enrollment(
+            request=request,
+            key=key,
+            csr_digest=csr_digest,
+            device_id=device_id,
+            challenge=spend,
+            renewal_of=renewal_of,
+        )
+        try:
+            return await self._decide(enrollment, request.source)
+        except DuplicateEnrollment:
+            # The same request came twice at once and the other one won: answer what it answers.
+            dossier = await self._store.dossier(key, csr_digest, None)
+            if dossier.same is None:
+                raise Unavailable("an enrollment vanished while it was under way") from None
+            return await self._again(dossier.same, dossier.certificate, request.source)
+        except ChallengeSpent:
+            raise NotAuthorized("the challenge was used by another request meanwhile") from None
+        except AlreadyRenewed:
+            raise RenewalRefused("the certificate was renewed by another request meanwhile") from None
+
+    def _key(self, transaction_id: str, proof: IdentityProof) -> EnrollmentKey:
+        return EnrollmentKey(profile=self._rules.profile, transaction_id=transaction_id, requester=proof.requester)
+
+    def _identify(self, request: EnrollmentRequest) -> DeviceID:
+        try:
+            claims = extract_claims(
+                subject=request.csr.subject,
+                subject_alt_name=request.csr.subject_alt_name,
+                unstructured_names=request.csr.unstructured_names,
+                rules=self._rules.device_id_rules,
+            )
+            return choose_device_id(claims)
+        except (IdentityError, MalformedData) as error:
+            raise IdentityRefused(str(error)) from error
+
+    async def _check_proof(self, request: EnrollmentRequest, device_id: DeviceID, dossier: Dossier) -> int | None:
+        """Check challenge or certificate; return the serial of the certificate that is renewed, if one is."""
+        match request.proof:
+            case StandIn():
+                check_challenge(dossier.challenge, device_id=device_id, profile=self._rules.profile, now=self._now())
+                return None
+            case ExistingCertificate(certificate=signer):
+                # A challenge beside the certificate is not looked at: FortiOS and Junos send the one of long ago.
+                stored = await self._store.certificate(self._ca.name, signer.certificate_serial)
+                stored = check_live(stored, signer, self._rules.profile)
+                check_renewal(request.csr, stored, signer, self._rules.renewal)
+                check_window(signer, self._now(), self._rules.renewal)
+                if stored.device_id != device_id:
+                    raise RenewalRefused(f"the request names {device_id}, the certificate is {stored.device_id}'s")
+                return stored.certificate_serial
+            case _:
+                assert_never(request.proof)
+
+    def _new_enrollment(
+        self,
+        *,
+        request: EnrollmentRequest,
+        key: EnrollmentKey,
+        csr_digest: bytes,
+        device_id: DeviceID,
+        challenge: bytes | None,
+        renewal_of: int | None,
+    ) -> Enrollment:
+        now = self._now()
+        return Enrollment(
+            enrollment_id=self._random(16).hex(),
+            key=key,
+            csr_digest=csr_digest,
+            csr=request.csr.der,
+            ca=self._ca.name,
+            state=EnrollmentState.PENDING,
+            device_id=device_id,
+            challenge_digest=challenge,
+            renewal_of=renewal_of,
+            certificate_serial=None,
+            order=None,
+            created_at=now,
+            updated_at=now,
+        )
+
+    async def _decide(self, enrollment: Enrollment, source: str) -> Outcome:
+        """Ask AAA about a request seen for the first time, and record what follows from the answer."""
+        decision = await self._authorizer.authorize(self._access_request(enrollment, source))
+        match decision:
+            case Accept():
+                reserved = self._reserve(enrollment)
+                await self._store.insert_enrollment(reserved)
+                return await self._issue(reserved)
+            case Reject(reason=reason):
+                raise NotAuthorized(reason)
+            case Defer(reason=reason):
+                await self._store.insert_enrollment(enrollment)
+                log.info("enrollment_deferred", **self._facts(enrollment), reason=reason)
+                return Undecided()
+            case _:
+                assert_never(decision)
+
+    # --- CertPoll, and the same request again
+
+    async def poll(self, transaction_id: str, proof: IdentityProof, source: str) -> Outcome:
+        """Say how the newest request under this transactionID and key stands; raise EnrollmentError."""
+        found = await self._store.latest_enrollment(self._key(transaction_id, proof))
+        if found is None:
+            raise UnknownTransaction("no request is known under this transactionID and key")
+        return await self._again(*found, source)
+
+    async def _again(self, enrollment: Enrollment, certificate: StoredCertificate | None, source: str) -> Outcome:
+        """Answer a request that is known; AAA is asked again before a certificate leaves."""
+        match enrollment.state:
+            case EnrollmentState.REJECTED:
+                raise NotAuthorized("the request was rejected")
+            case EnrollmentState.FAILED:
+                raise IssuanceRefused("the certification authority declined the request")
+            case EnrollmentState.PENDING:
+                return await self._decide_pending(enrollment, source)
+            case EnrollmentState.ISSUING:
+                await self._check_authorized(enrollment, source)
+                return await self._issue(enrollment)
+            case EnrollmentState.ISSUED:
+                await self._check_authorized(enrollment, source)
+                return Granted(certificate=self._issued_before(enrollment, certificate))
+            case _:
+                assert_never(enrollment.state)
+
+    async def _decide_pending(self, enrollment: Enrollment, source: str) -> Outcome:
+        decision = await self._authorizer.authorize(self._access_request(enrollment, source))
+        match decision:
+            case Accept():
+                return await self._approve(enrollment, source)
+            case Reject(reason=reason):
+                await self._store.advance(
+                    enrollment.enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.REJECT, self._now()
+                )
+                raise NotAuthorized(reason)
+            case Defer():
+                return Undecided()
+            case _:
+                assert_never(decision)
+
+    async def _approve(self, enrollment: Enrollment, source: str) -> Outcome:
+        reserved = self._reserve(enrollment)
+        approved = await self._store.advance(
+            enrollment.enrollment_id,
+            EnrollmentState.PENDING,
+            EnrollmentEvent.APPROVE,
+            self._now(),
+            certificate_serial=reserved.certificate_serial,
+            order=reserved.order,
+        )
+        if approved:
+            return await self._issue(reserved)
+        # Another poll or node was faster; what it reserved counts, not what we did.
+        current, certificate = await self._reread(enrollment)
+        return await self._again(current, certificate, source)
+
+    async def _check_authorized(self, enrollment: Enrollment, source: str) -> None:
+        decision = await self._authorizer.authorize(self._access_request(enrollment, source))
+        match decision:
+            case Accept():
+                return
+            case Reject(reason=reason) | Defer(reason=reason):
+                raise NotAuthorized(f"no longer authorized: {reason}")
+            case _:
+                assert_never(decision)
+
+    def _issued_before(self, enrollment: Enrollment, stored: StoredCertificate | None) -> Certificate:
+        if stored is None:
+            raise Unavailable("an issued certificate is not in the store")
+        if stored.revoked_at is not None:
+            raise NotAuthorized("the certificate of this request was revoked")
+        if self._now() > enrollment.updated_at + self._rules.replay:
+            raise NotAuthorized("the request is too old to be answered again")
+        return parse_certificate(stored.der)
+
+    async def _reread(self, enrollment: Enrollment) -> tuple[Enrollment, StoredCertificate | None]:
+        dossier = await self._store.dossier(enrollment.key, enrollment.csr_digest, None)
+        if dossier.same is None:
+            raise Unavailable("an enrollment vanished while it was under way")
+        return dossier.same, dossier.certificate
+
+    def _access_request(self, enrollment: Enrollment, source: str) -> AccessRequest:
+        return AccessRequest(
+            device_id=enrollment.device_id,
+            profile=self._rules.profile,
+            source=source,
+            renewal=enrollment.renewal_of is not None,
+        )
+
+    # --- issuance
+
+    def _reserve(self, enrollment: Enrollment) -> Enrollment:
+        """Return the enrollment as ISSUING, with a serial and the order that will be signed."""
+        now = self._now()
+        csr = parse_request(enrollment.csr)
+        serial = int.from_bytes(b"\x40" + self._random(_SERIAL_BYTES), "big")
+        order = self._ca.prepare(
+            IssueRequest(
+                certificate_serial=serial,
+                subject=csr.subject,
+                spki=csr.spki,
+                subject_alt_name=None,
+                not_before=now - _BACKDATE,
+                not_after=now + self._rules.validity,
+                profile=self._rules.certificate,
+            )
+        )
+        return replace(
+            enrollment, state=EnrollmentState.ISSUING, certificate_serial=serial, order=order, updated_at=now
+        )
+
+    async def resume(self, enrollment: Enrollment) -> Outcome:
+        """Carry out an intent that a crash left open; the same order gives the same certificate."""
+        return await self._issue(enrollment)
+
+    async def _issue(self, enrollment: Enrollment) -> Outcome:
+        """Carry out an order once, however many requests wait for it."""
+        identifier = enrollment.enrollment_id
+        under_way = self._under_way.get(identifier)
+        if under_way is None:
+            under_way = asyncio.ensure_future(self._carry_out(enrollment))
+            self._under_way[identifier] = under_way
+            under_way.add_done_callback(lambda _: self._under_way.pop(identifier, None))
+        # Whoever asked may go away; what has been begun is finished.
+        return await asyncio.shield(under_way)
+
+    async def _carry_out(self, enrollment: Enrollment) -> Outcome:
+        if enrollment.order is None:
+            raise Unavailable("an enrollment without an order cannot be issued")
+        try:
+            result = await self._ca.issue(enrollment.order)
+        except Unavailable as error:
+            log.warning("ca_unavailable", **self._facts(enrollment), reason=str(error))
+            return Undecided()
+        except Refused as error:
+            await self._store.advance(
+                enrollment.enrollment_id, EnrollmentState.ISSUING, EnrollmentEvent.FAIL, self._now()
+            )
+            raise IssuanceRefused(str(error)) from error
+        match result:
+            case Issued(certificate=certificate):
+                return await self._keep(enrollment, certificate)
+            case IssuePending():
+                return Undecided()
+            case _:
+                assert_never(result)
+
+    async def _keep(self, enrollment: Enrollment, certificate: Certificate) -> Outcome:
+        """Store the certificate before anybody sees it."""
+        now = self._now()
+        stored = StoredCertificate(
+            certificate_serial=certificate.certificate_serial,
+            ca=self._ca.name,
+            profile=self._rules.profile,
+            device_id=enrollment.device_id,
+            der=certificate.der,
+            not_before=certificate.not_before,
+            not_after=certificate.not_after,
+            issued_at=now,
+        )
+        if not await self._store.complete(enrollment.enrollment_id, stored, now):
+            # Another node carried the same order out; its row is the truth.
+            current, kept = await self._reread(enrollment)
+            return Granted(certificate=self._issued_before(current, kept))
+        log.info(
+            "certificate_issued",
+            **self._facts(enrollment),
+            certificate_serial=f"{certificate.certificate_serial:x}",
+            not_after=certificate.not_after.isoformat(),
+        )
+        return Granted(certificate=certificate)
+
+    def _facts(self, enrollment: Enrollment) -> dict[str, str]:
+        """Return what a log line about an enrollment says of it."""
+        return {
+            "profile": self._rules.profile,
+            "device_id": str(enrollment.device_id),
+            "transaction_id": enrollment.key.transaction_id,
+            "enrollment_id": enrollment.enrollment_id,
+        }

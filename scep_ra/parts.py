@@ -1,0 +1,75 @@
+"""The parts that server and command line share, made from settings: the store, the CAs, the RAs.
+
+With `app` the composition root; apart from it so that a command that adds a device need not load a web server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+
+from scep_ra.ca import registry as ca_registry
+from scep_ra.ca.base import CertificateAuthority, SupportsCRL
+from scep_ra.ca.directory import RAMaterial, ensure_ra, load_ca
+from scep_ra.ca.hierarchy import RAParameters
+from scep_ra.ca.local import Runner
+from scep_ra.config import Settings
+from scep_ra.data_directory import prepare
+from scep_ra.revocation.service import RevocationService
+from scep_ra.storage.base import Store
+from scep_ra.storage.sql import SqlStore
+from scep_ra.storage.sqlite import SqliteDatabase
+
+
+def utc_now() -> datetime:
+    """Return the wall clock, aware; the only place where the product reads it."""
+    return datetime.now(UTC)
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """Open the store of a data directory, made if need be, and close it at the end."""
+    prepare(settings)
+    store = SqlStore(await SqliteDatabase.open(settings.data_dir / settings.config.storage.path))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def load_cas(settings: Settings, run: Runner = asyncio.to_thread) -> Mapping[str, CertificateAuthority]:
+    """Return every configured CA by name, made at first start; raise ConfigurationError or Misconfigured."""
+    prepare(settings)
+    authorities: dict[str, CertificateAuthority] = {}
+    for name, config in settings.config.ca.items():
+        parts = ca_registry.Parts(
+            name=name, data_directory=settings.data_dir, now=utc_now, random=secrets.token_bytes, run=run
+        )
+        authorities[name] = ca_registry.load_authority(config.type, parts, config.model_dump(exclude={"type"}))
+    return authorities
+
+
+def load_ras(settings: Settings) -> Mapping[str, RAMaterial]:
+    """Return every configured RA by name, issued at first start by its CA (load_cas comes before)."""
+    return {
+        name: ensure_ra(
+            settings.data_dir,
+            name,
+            RAParameters(**config.model_dump(exclude={"ca"})),
+            load_ca(settings.data_dir, config.ca, now=utc_now()),
+            now=utc_now(),
+            random=secrets.token_bytes,
+        )
+        for name, config in settings.config.ra.items()
+    }
+
+
+def revocation_service(
+    store: Store, authorities: Mapping[str, CertificateAuthority], run: Runner = asyncio.to_thread
+) -> RevocationService:
+    """Return the service that revokes and makes CRLs for the CAs that sign their own."""
+    signing = {name: authority for name, authority in authorities.items() if isinstance(authority, SupportsCRL)}
+    return RevocationService(store=store, cas=signing, now=utc_now, run=run)
