@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
-from scep_ra.errors import ScepRaError
+from scep_ra.identity import grammar
+from scep_ra.identity.errors import InvalidDeviceID
 
-
-class InvalidDeviceID(ScepRaError):
-    """The text breaks the grammar of its kind; the message says which rule."""
+__all__ = ["DeviceID", "DeviceIDKind", "InvalidDeviceID", "parse_device_id"]
 
 
 class DeviceIDKind(StrEnum):
@@ -27,10 +27,47 @@ class DeviceIDKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceID:
-    """An identifier of a device; `str()` gives `kind:value`, the form used in storage, logs and AAA."""
+    """An identifier in the normal form of its kind; `str()` gives `kind:value`, the form in storage, logs and AAA.
+
+    Construction accepts every spelling that the kind's grammar knows and raises InvalidDeviceID for the rest.
+    """
 
     kind: DeviceIDKind
     value: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _normalise(self.kind, self.value))
+
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
+
+
+def _normalise(kind: DeviceIDKind, text: str) -> str:  # noqa: PLR0911 - one return a kind
+    match kind:
+        case DeviceIDKind.SERIAL:
+            return grammar.serial(text)
+        case DeviceIDKind.UDID:
+            return grammar.udid(text)
+        case DeviceIDKind.IMEI:
+            return grammar.imei(text)
+        case DeviceIDKind.MEID:
+            return grammar.meid(text)
+        case DeviceIDKind.MAC:
+            return grammar.mac(text)
+        case DeviceIDKind.UUID:
+            return grammar.uuid(text)
+        case DeviceIDKind.HARDWARE_MODULE:
+            return grammar.hardware_module(text)
+        case DeviceIDKind.PERMANENT_IDENTIFIER:
+            return grammar.permanent_identifier(text)
+        case _:
+            assert_never(kind)
+
+
+def parse_device_id(text: str) -> DeviceID:
+    """Read `kind:value`; a text without a known kind before its first colon is a serial. Raise InvalidDeviceID."""
+    prefix, colon, rest = text.partition(":")
+    name = prefix.strip().lower()
+    if colon and name in set(DeviceIDKind):
+        return DeviceID(kind=DeviceIDKind(name), value=rest)
+    return DeviceID(kind=DeviceIDKind.SERIAL, value=text)
