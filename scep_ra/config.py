@@ -17,7 +17,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 class Table(BaseModel):
     """Base of all tables: unknown keys are refused, values are of the written type, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ServerConfig(Table):
@@ -29,7 +31,7 @@ class ServerConfig(Table):
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port; 0 takes any free one and prints it."""
 
-    public_url: str = ""
+    public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+\S*)?$")
     """Base URL under which devices reach this server, written into certificates (CRL); "" = http://BIND:PORT."""
 
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
@@ -201,7 +203,9 @@ class ProfileConfig(Table):
     )
     """KeyUsage of issued certificates; key_encipherment is left out for EC keys."""
 
-    extended_key_usage: tuple[Literal["client_auth", "server_auth", "email_protection", "ipsec_ike"], ...] = ("client_auth",)
+    extended_key_usage: tuple[Literal["client_auth", "server_auth", "email_protection", "ipsec_ike"], ...] = (
+        "client_auth",
+    )
     """ExtendedKeyUsage of issued certificates."""
 
     min_rsa_bits: Literal[2048, 3072, 4096] = 2048

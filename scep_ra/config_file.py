@@ -1,0 +1,271 @@
+"""The configuration file: find it, read it, check it as a whole, and write the commented template.
+
+Options, their defaults and their help are in `config`; this module knows them only through its models, so it cannot
+go stale. What an option means to a running server belongs to `app`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from scep_ra.config import Config, ProfileConfig, Settings, Table
+from scep_ra.errors import ConfigurationError
+from scep_ra.identity.extract import check_rules
+
+CONFIG_FILE_NAME: Final = "scep-ra.toml"
+DEFAULT_DATA_DIR: Final = Path("var")
+NO_OVERRIDES: Final[Mapping[str, object]] = MappingProxyType({})
+DEFAULTS: Final = Config()
+
+Key = tuple[str | int, ...]  # ("server", "port"); a number is an index into an array
+Problem = tuple[Key, str]  # the text completes the sentence that begins with the key
+
+_HEADER: Final = re.compile(r"\s*\[{1,2}(?P<key>[^\[\]]+)\]{1,2}\s*(#.*)?")
+_ASSIGNMENT: Final = re.compile(r"\s*(?P<key>[^=#\[\]{]+)=")
+_SYNTAX_ERROR_LINE: Final = re.compile(r"\(at line (\d+)")
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+def load_settings(
+    *,
+    config: Path | None = None,
+    data: Path | None = None,
+    overrides: Mapping[str, object] = NO_OVERRIDES,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return the settings in force: command line, then SCEP_RA_CONFIG and SCEP_RA_DATA, then the file, then defaults.
+
+    `overrides` maps dotted keys ("server.port") to values. Without `config` the file is scep-ra.toml in the data
+    directory, if there is one. Raise ConfigurationError with every problem on a line of its own.
+    """
+    data_dir = (data or _path_from(environ, "SCEP_RA_DATA") or DEFAULT_DATA_DIR).absolute()
+    file = config or _path_from(environ, "SCEP_RA_CONFIG")
+    if file is None and (data_dir / CONFIG_FILE_NAME).exists():
+        file = data_dir / CONFIG_FILE_NAME
+    text = "" if file is None else _read(file)
+    document = _parse(text, file)
+    _apply(overrides, document)
+    try:
+        # By way of JSON, because strict models take a tuple from an array only there.
+        loaded = Config.model_validate_json(json.dumps(document, default=str))
+        problems = list(_check(loaded))
+    except ValidationError as error:
+        problems = [_describe(details) for details in error.errors()]
+    if problems:
+        lines = _line_numbers(text)
+        raise ConfigurationError("\n".join(_locate(problem, file, lines, overrides) for problem in problems))
+    return Settings(config=loaded, config_file=file, data_dir=data_dir)
+
+
+def _path_from(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")  # editors on Windows put a byte order mark in front
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: is not UTF-8 (octet {error.start}); save it as UTF-8") from error
+
+
+def _parse(text: str, file: Path | None) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _SYNTAX_ERROR_LINE.search(str(error))  # otherwise the text says "at end of document"
+        line = found[1] if found else len(text.splitlines())
+        raise ConfigurationError(f"{file}:{line}: is not TOML: {error}") from error
+
+
+def _apply(overrides: Mapping[str, object], document: dict[str, Any]) -> None:
+    for dotted, value in overrides.items():
+        table, _, leaf = dotted.rpartition(".")
+        place = document.setdefault(table, {})
+        if isinstance(place, dict):  # anything else is reported by the model
+            place[leaf] = value
+
+
+# --- saying where --------------------------------------------------------------------------------------------------
+
+
+def _describe(details: ErrorDetails) -> Problem:
+    """Put an error of pydantic into our words."""
+    key = details["loc"]
+    match details["type"]:
+        case "extra_forbidden":
+            return key, "is unknown" + _did_you_mean(str(key[-1]), _keys_beside(key), key[:-1])
+        case "model_type" | "dict_type":
+            return key, "must be a table"
+        case "string_pattern_mismatch" if key[-1] == "[key]":
+            return key[:-1], "has a name that is not 1 to 64 of a-z, 0-9, _ and -"
+        case _:
+            return key, re.sub(r"^(Input|String) should", "must", details["msg"])
+
+
+def _keys_beside(key: Key) -> list[str]:
+    annotation: Any = Config
+    for part in key[:-1]:
+        is_named = get_origin(annotation) is dict
+        annotation = get_args(annotation)[1] if is_named else annotation.model_fields[part].annotation
+    return list(annotation.model_fields)
+
+
+def _locate(problem: Problem, file: Path | None, lines: Mapping[Key, int], overrides: Mapping[str, object]) -> str:
+    key, text = problem
+    line = next((f":{lines[prefix]}" for prefix in _prefixes(key) if prefix in lines), "")
+    where = "command line" if file is None or _dotted(key) in overrides else f"{file}{line}"
+    return f"{where}: key {_dotted(key)} {text}"
+
+
+def _dotted(key: Key) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+
+
+def _did_you_mean(name: str, known: Iterable[str], table: Key = ()) -> str:
+    nearest = get_close_matches(name, list(known), n=1)
+    return "".join(f"; did you mean {_dotted((*table, match))}?" for match in nearest)
+
+
+def _prefixes(key: Key) -> Iterator[Key]:
+    return (key[:length] for length in range(len(key), 0, -1))
+
+
+def _line_numbers(text: str) -> dict[Key, int]:
+    """Find the line of each table and key; tomllib keeps none. A key in an inline table has the line of that table."""
+    lines: dict[Key, int] = {}
+    table: Key = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.fullmatch(line):
+            table = _path(header["key"])
+            lines[table] = number
+        elif assignment := _ASSIGNMENT.match(line):
+            key = (*table, *_path(assignment["key"]))
+            for prefix in _prefixes(key):
+                lines.setdefault(prefix, number)
+    return lines
+
+
+def _path(key: str) -> Key:
+    return tuple(part.strip(" \t\"'") for part in key.split("."))
+
+
+# --- what the models cannot see ------------------------------------------------------------------------------------
+
+
+def _check(config: Config) -> Iterator[Problem]:
+    for name, ra in config.ra.items():
+        yield from _reference(("ra", name, "ca"), ra.ca, "ca", config.ca)
+    for name, profile in config.profile.items():
+        yield from _check_profile(("profile", name), profile, config)
+    if not config.profile:
+        yield ("profile",), "is empty: nothing would be served; leave it out or write [profile.default]"
+
+
+def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator[Problem]:
+    yield from _reference((*key, "ca"), profile.ca, "ca", config.ca)
+    yield from _reference((*key, "authorizer"), profile.authorizer, "aaa", config.aaa)
+    if profile.ra:
+        yield from _reference((*key, "ra"), profile.ra, "ra", config.ra)
+    elif ca := config.ca.get(profile.ca):
+        if not ca.scep_key_usage:
+            yield (*key, "ra"), f'is "": set scep_key_usage = true in [ca.{profile.ca}], or name an [ra.NAME]'
+        if not ca.key_type.startswith("rsa"):
+            yield (*key, "ra"), f'is "", but clients encrypt to RSA: choose an rsa key_type in [ca.{profile.ca}]'
+    try:
+        check_rules(profile.device_id)
+    except ValueError as error:
+        yield (*key, "device_id"), f"is not usable: {error}"
+
+
+def _reference(key: Key, name: str, table: str, known: Iterable[str]) -> Iterator[Problem]:
+    if name not in known:
+        yield key, f"names [{table}.{name}], which is not there{_did_you_mean(name, known, (table,))}"
+
+
+def warnings_about(config: Config) -> list[str]:
+    """Return a sentence for each setting that is allowed and that an operator should know to be weak or unfinished."""
+    warnings = [
+        f"profile.{name}.algorithms.{option} is on: {consequence}"
+        for name, profile in config.profile.items()
+        for option, consequence in _WEAKENING.items()
+        if getattr(profile.algorithms, option)
+    ]
+    if not config.server.public_url and config.server.bind not in _LOOPBACK:
+        warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")
+    return warnings
+
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_WEAKENING: Final = {
+    "allow_sha1": "collisions of SHA-1 are practical; keep it to the clients that need it",
+    "allow_triple_des": "3DES has blocks of 64 bits; keep it to the clients that need it",
+    "insecure_des_and_md5": "single DES and MD5 are broken; anybody on the path may read or forge requests",
+}
+
+
+# --- the template --------------------------------------------------------------------------------------------------
+
+_INTRODUCTION: Final = """\
+Configuration of scep-ra (TOML). Every option stands here with its help and, behind a #, its default: take the # away
+and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME] and [profile.NAME] may be repeated under other names.
+`scep-ra check-config` checks the file."""
+
+
+def render_template(config: Config = DEFAULTS) -> str:
+    """Return TOML that loads as this configuration, with the help of every option; defaults are commented out."""
+    return "\n".join((*_comment(_INTRODUCTION), *_render_table(config, ()))) + "\n"
+
+
+def _render_table(table: Table, key: Key) -> Iterator[str]:
+    tables: list[tuple[Key, Table]] = []
+    for name, field in type(table).model_fields.items():
+        match getattr(table, name):
+            case Table() as child:
+                tables.append(((*key, name), child))
+            case dict() as named:
+                tables += [((*key, name, part), child) for part, child in named.items()]
+            case value:
+                yield ""
+                yield from _comment(f"{field.description} {_allowed(field)}")
+                yield f"{'#' if value == field.default else ''}{name} = {_toml(value)}"
+    for path, child in tables:
+        yield from ("", "", f"[{_dotted(path)}]")
+        yield from _comment(str(type(child).__doc__))
+        yield from _render_table(child, path)
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, width=120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Say in brackets which values the model takes, where it is a choice or has two bounds."""
+    is_array = get_origin(field.annotation) is tuple
+    element = get_args(field.annotation)[0] if is_array else field.annotation
+    choices = get_args(element) if get_origin(element) is Literal else ()
+    bounds = [getattr(part, name) for part in field.metadata for name in ("ge", "le") if hasattr(part, name)]
+    if len(choices) > 1:
+        return f"({'any' if is_array else 'one'} of {', '.join(map(_toml, choices))})"
+    return f"({bounds[0]} to {bounds[1]})" if len(bounds) > 1 else ""
+
+
+def _toml(value: object) -> str:
+    """Write a value of an option as TOML; strings, numbers, booleans and arrays read the same in JSON and TOML."""
+    return json.dumps(value, ensure_ascii=False)

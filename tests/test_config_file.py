@@ -1,0 +1,274 @@
+"""Claims about finding, reading, checking and writing the configuration file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scep_ra.config import Config, LimitsConfig, ProfileConfig, ServerConfig, Settings
+from scep_ra.config_file import DEFAULTS, load_settings, render_template, warnings_about
+from scep_ra.errors import ConfigurationError
+
+CONFIG_DIR = Path(__file__).parent.parent / "config"
+
+
+def load(tmp_path: Path, text: str, **overrides: object) -> Settings:
+    """Write a file and load it, without the environment of whoever runs the tests."""
+    file = tmp_path / "scep-ra.toml"
+    file.write_text(text, "utf-8")
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_settings(config=file, data=tmp_path, overrides=dotted, environ={})
+
+
+def problems(tmp_path: Path, text: str, **overrides: object) -> list[str]:
+    """Return the lines of the error that a file causes, without the directory."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text, **overrides)
+    return [line.removeprefix(f"{tmp_path}/") for line in str(caught.value).splitlines()]
+
+
+# --- where settings come from --------------------------------------------------------------------------------------
+
+
+def test_without_file_and_options_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data directory is ./var, and no file is needed."""
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(environ={})
+    assert settings == Settings(config=DEFAULTS, config_file=None, data_dir=tmp_path / "var")
+
+
+def test_the_file_in_the_data_directory_is_read_when_it_is_there(tmp_path: Path) -> None:
+    """DATA/scep-ra.toml needs no --config."""
+    (tmp_path / "scep-ra.toml").write_text("[server]\nport = 9000\n")
+    settings = load_settings(data=tmp_path, environ={})
+    assert (settings.config.server.port, settings.config_file) == (9000, tmp_path / "scep-ra.toml")
+
+
+def test_the_environment_names_file_and_directory(tmp_path: Path) -> None:
+    """SCEP_RA_CONFIG and SCEP_RA_DATA stand in for --config and --data."""
+    (tmp_path / "other.toml").write_text("[server]\nport = 9001\n")
+    environ = {"SCEP_RA_CONFIG": str(tmp_path / "other.toml"), "SCEP_RA_DATA": str(tmp_path / "data")}
+    settings = load_settings(environ=environ)
+    assert (settings.config.server.port, settings.data_dir) == (9001, tmp_path / "data")
+
+
+def test_the_command_line_beats_the_environment_and_the_file(tmp_path: Path) -> None:
+    """Options win over SCEP_RA_* and overrides win over keys of the file."""
+    (tmp_path / "mine.toml").write_text("[server]\nport = 9002\nbind = '::1'\n")
+    settings = load_settings(
+        config=tmp_path / "mine.toml",
+        data=tmp_path,
+        overrides={"server.port": 9003},
+        environ={"SCEP_RA_CONFIG": "/nowhere", "SCEP_RA_DATA": "/nowhere"},
+    )
+    assert settings.config.server == ServerConfig(port=9003, bind="::1")
+    assert settings.data_dir == tmp_path
+
+
+def test_an_empty_variable_counts_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Service managers often set a variable to nothing."""
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(environ={"SCEP_RA_CONFIG": "", "SCEP_RA_DATA": ""})
+    assert settings.data_dir == tmp_path / "var"
+
+
+def test_arrays_whole_numbers_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    """Strict models still take an array for a tuple and 5 for 5.0; the mark of Windows editors is skipped."""
+    text = "\ufeff[limits]\nbody_timeout_s = 5\n[profile.default]\nkey_usage = ['digital_signature']\n"
+    config = load(tmp_path, text).config
+    assert config.limits == LimitsConfig(body_timeout_s=5.0)
+    assert config.profile["default"].key_usage == ("digital_signature",)
+
+
+# --- what is wrong, and where --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[server]\nprot = 1", "2: key server.prot is unknown; did you mean server.port?"),
+        ("[sever]\nport = 1", "1: key sever is unknown; did you mean server?"),
+        ("[server]\nxyzzy = 1", "2: key server.xyzzy is unknown"),
+        (
+            "[profile.vpn.renewal]\n\ngrace_day = 1",
+            "3: key profile.vpn.renewal.grace_day is unknown; did you mean profile.vpn.renewal.grace_days?",
+        ),
+        ("\n[server] # here\nport = 70000", "3: key server.port must be less than or equal to 65535"),
+        ("server.port = '80'", "1: key server.port must be a valid integer"),
+        ("server = { port = 70000 }", "1: key server.port must be less than or equal to 65535"),
+        ("server = 3", "1: key server must be a table"),
+        ("profile = 3", "1: key profile must be a table"),
+        ("[server]\nbind = 2020-01-01\nport = 2020-01-01", "3: key server.port must be a valid integer"),
+        ("[limits]\nbody_timeout_s = inf", "2: key limits.body_timeout_s must be a finite number"),
+        ("[ca.default]\ntiers = 3", "2: key ca.default.tiers must be 1 or 2"),
+        ('[profile."Big Name"]', "1: key profile.Big Name has a name that is not 1 to 64 of a-z, 0-9, _ and -"),
+        (
+            "[profile.default]\nkey_usage = [\n 'digital_signature',\n 'bogus',\n]",
+            (
+                "2: key profile.default.key_usage[1] must be 'digital_signature', 'non_repudiation', "
+                "'key_encipherment' or 'key_agreement'"
+            ),
+        ),
+        (
+            "[ra.default]\nca = 'defualt'",
+            "2: key ra.default.ca names [ca.defualt], which is not there; did you mean ca.default?",
+        ),
+        ("[profile.p]\nca = 'q'", "2: key profile.p.ca names [ca.q], which is not there"),
+        ("[profile.p]\nra = 'q'", "2: key profile.p.ra names [ra.q], which is not there"),
+        ("[profile.p]\nauthorizer = 'q'", "2: key profile.p.authorizer names [aaa.q], which is not there"),
+        (
+            "[profile.p]\nra = ''",
+            '2: key profile.p.ra is "": set scep_key_usage = true in [ca.default], or name an [ra.NAME]',
+        ),
+        (
+            "[ca.default]\nscep_key_usage = true\nkey_type = 'ec-p256'\n[profile.p]\nra = ''",
+            '5: key profile.p.ra is "", but clients encrypt to RSA: choose an rsa key_type in [ca.default]',
+        ),
+        ("[profile]", "1: key profile is empty: nothing would be served; leave it out or write [profile.default]"),
+    ],
+)
+def test_a_problem_names_file_line_key_and_mend(tmp_path: Path, text: str, expected: str) -> None:
+    """Every message leads to the place and says what to do there."""
+    assert problems(tmp_path, text) == [f"scep-ra.toml:{expected}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("[server]\nport = \nx = 1", 2), ("x = 1\nx = 2\n", 2), ("\n\nx = '''\n", 3)]
+)
+def test_a_syntax_error_names_its_line(tmp_path: Path, text: str, line: int) -> None:
+    """Also where the parser says only "at end of document"."""
+    (found,) = problems(tmp_path, text)
+    assert found.startswith(f"scep-ra.toml:{line}: is not TOML: ")
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    """Nobody mends a file one error at a time."""
+    found = problems(tmp_path, "[server]\nport = -1\nprot = 2\n[log]\nlevel = 'loud'\n")
+    assert [line.partition(" ")[0] for line in found] == ["scep-ra.toml:2:", "scep-ra.toml:3:", "scep-ra.toml:5:"]
+
+
+def test_a_ca_that_is_its_own_ra_is_accepted(tmp_path: Path) -> None:
+    """An empty `ra` is fine where the CA key may decrypt and is RSA."""
+    config = load(tmp_path, "[ca.default]\nscep_key_usage = true\n[profile.default]\nra = ''\n").config
+    assert config.profile["default"].ra == ""
+
+
+def test_missing_ca_and_empty_ra_make_one_problem(tmp_path: Path) -> None:
+    """What cannot be judged without the CA is not complained about."""
+    assert len(problems(tmp_path, "[profile.p]\nra = ''\nca = 'q'\n")) == 1
+
+
+def test_a_device_id_rule_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    """The rules are checked by the module that carries them out."""
+    (found,) = problems(tmp_path, "[profile.p]\ndevice_id = ['subject.shoeSize']\n")
+    assert found.startswith("scep-ra.toml:2: key profile.p.device_id is not usable: ")
+    assert "subject.shoeSize" in found
+
+
+def test_a_wrong_override_is_put_on_the_command_line(tmp_path: Path) -> None:
+    """The file is not blamed for an option."""
+    expected = "command line: key server.port must be less than or equal to 65535"
+    assert problems(tmp_path, "[server]\nport = 1\n", server__port=70000) == [expected]
+
+
+def test_an_override_does_not_hide_a_broken_table(tmp_path: Path) -> None:
+    """A table written as a number is reported, not overwritten."""
+    assert problems(tmp_path, "server = 3", server__port=1) == ["scep-ra.toml:1: key server must be a table"]
+
+
+def test_without_a_file_the_command_line_is_at_fault(tmp_path: Path) -> None:
+    """There is no file name to show."""
+    with pytest.raises(ConfigurationError, match=r"^command line: key server\.port must be"):
+        load_settings(data=tmp_path, overrides={"server.port": -1}, environ={})
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:
+    """The system's reason is passed on."""
+    for file in (tmp_path / "absent.toml", tmp_path):
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(str(file))}: cannot be read: "):
+            load_settings(config=file, environ={})
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    """TOML is UTF-8."""
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8 \(octet 5\)"):
+        load_settings(config=tmp_path / "latin.toml", environ={})
+
+
+# --- warnings ------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_cause_no_warning() -> None:
+    """What we recommend needs no excuse."""
+    assert warnings_about(DEFAULTS) == []
+
+
+@pytest.mark.parametrize("option", ["allow_sha1", "allow_triple_des", "insecure_des_and_md5"])
+def test_each_weak_algorithm_is_warned_about(tmp_path: Path, option: str) -> None:
+    """The warning names profile and option."""
+    (warning,) = warnings_about(load(tmp_path, f"[profile.old.algorithms]\n{option} = true\n").config)
+    assert warning.startswith(f"profile.old.algorithms.{option} is on: ")
+
+
+def test_serving_the_network_without_a_public_url_is_warned_about() -> None:
+    """Certificates would point to http://0.0.0.0."""
+    (warning,) = warnings_about(Config(server=ServerConfig(bind="0.0.0.0")))
+    assert warning.startswith("server.public_url is empty")
+    assert not warnings_about(Config(server=ServerConfig(bind="0.0.0.0", public_url="http://ra.example")))
+
+
+# --- the template --------------------------------------------------------------------------------------------------
+
+
+def test_the_template_as_it_is_loads_as_the_defaults(tmp_path: Path) -> None:
+    """A comment changes nothing."""
+    assert load(tmp_path, render_template()).config == DEFAULTS
+
+
+def test_the_template_with_every_option_uncommented_loads_as_the_defaults(tmp_path: Path) -> None:
+    """What stands behind the # is the default, in a form that loads."""
+    text = render_template()
+    uncommented, count = re.subn(r"^#(?=\S)", "", text, flags=re.MULTILINE)
+    assert count == len(re.findall(r"^\w+ = ", uncommented, flags=re.MULTILINE))
+    assert load(tmp_path, uncommented).config == DEFAULTS
+
+
+def test_a_changed_option_is_written_without_the_comment_sign(tmp_path: Path) -> None:
+    """The template of any configuration loads as that configuration."""
+    config = Config(
+        server=ServerConfig(port=9000, public_url='http://ra.example/"\\é'),
+        profile={"vpn": ProfileConfig(key_usage=(), validity_days=1)},
+    )
+    text = render_template(config)
+    assert re.findall(r"^\w+ = .*", text, flags=re.MULTILINE) == [
+        "port = 9000",
+        r'public_url = "http://ra.example/\"\\é"',
+        "validity_days = 1",
+        "key_usage = []",
+    ]
+    assert load(tmp_path, text).config == config
+
+
+def test_the_template_tells_choices_and_ranges() -> None:
+    """Nobody has to try values."""
+    text = render_template()
+    assert '(one of "debug", "info", "warning", "error")' in text
+    assert "(0 to 65535)" in text
+    assert '(any of "client_auth", "server_auth", "email_protection", "ipsec_ike")' in text
+
+
+# --- the examples --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted(CONFIG_DIR.iterdir()), ids=lambda file: file.name)
+def test_every_example_loads(file: Path, tmp_path: Path) -> None:
+    """An example that does not load is worse than none."""
+    assert load_settings(config=file, data=tmp_path, environ={}).config_file == file
+
+
+def test_the_reference_example_is_the_template() -> None:
+    """config/scep-ra.toml is written by render_template and by nobody else."""
+    assert (CONFIG_DIR / "scep-ra.toml").read_text("utf-8") == render_template()
