@@ -1,0 +1,102 @@
+"""Finding an authorizer by the type that the configuration names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from scep_ra.aaa.base import Accept, AccessRequest, Decision
+from scep_ra.aaa.embedded import RegistryAuthorizer
+from scep_ra.aaa.registry import ENTRY_POINT_GROUP, Parts, load_authorizer
+from scep_ra.errors import ConfigurationError
+from scep_ra.storage.base import DeviceStore
+from scep_ra.storage.sql import SqlStore
+
+NOT_CALLABLE = "a value"
+
+
+class Lenient:
+    """What a plugin may look like."""
+
+    def __init__(self, parts: Parts, options: Mapping[str, object]) -> None:
+        self.devices = parts.devices
+        self.options = options
+
+    async def authorize(self, request: AccessRequest) -> Decision:
+        return Accept(attributes={"device": str(request.device_id)})
+
+    async def check(self) -> None:
+        return
+
+
+@pytest.fixture
+def parts() -> Parts:
+    devices: DeviceStore = SqlStore.__new__(SqlStore)
+    return Parts(devices=devices)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a distribution whose entry points are a plugin and a rival of a built-in type."""
+    metadata = tmp_path / "lenient-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lenient\nVersion: 1.0\n")
+    entries = f"lenient = {__name__}:Lenient\nregistry = {__name__}:Lenient\n"
+    (metadata / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\n{entries}")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+
+
+def test_the_registry_is_built_in(parts: Parts) -> None:
+    """And needs no options."""
+    assert isinstance(load_authorizer("registry", parts, {}), RegistryAuthorizer)
+
+
+def test_the_registry_refuses_options_by_name(parts: Parts) -> None:
+    """A key that does nothing would be believed to do something."""
+    with pytest.raises(ConfigurationError, match="remove cache_s, file"):
+        load_authorizer("registry", parts, {"cache_s": 60, "file": "x"})
+
+
+def test_an_installed_plugin_is_found_by_its_name(parts: Parts, plugin: None) -> None:
+    """It gets the parts and its options."""
+    authorizer = load_authorizer("lenient", parts, {"level": 3})
+    assert type(authorizer).__name__ == "Lenient"
+    assert vars(authorizer) == {"devices": parts.devices, "options": {"level": 3}}
+
+
+def test_an_installed_plugin_cannot_take_the_place_of_a_built_in_type(parts: Parts, plugin: None) -> None:
+    """Installing a package must not change who decides."""
+    assert isinstance(load_authorizer("registry", parts, {}), RegistryAuthorizer)
+
+
+def test_a_class_is_found_by_its_path(parts: Parts) -> None:
+    """No packaging is needed."""
+    assert type(load_authorizer(f"{__name__}:Lenient", parts, {})).__name__ == "Lenient"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("registri", 'did you mean "registry"'), ("xyz", "there are: registry, or")]
+)
+def test_an_unknown_type_is_refused_with_the_nearest_or_all(parts: Parts, name: str, hint: str) -> None:
+    """The operator reads what to write."""
+    with pytest.raises(ConfigurationError, match=f'no authorizer of type "{name}"; {hint}'):
+        load_authorizer(name, parts, {})
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("no.such.module:Class", "No module named 'no'"),
+        (f"{__name__}:Missing", "has no attribute 'Missing'"),
+        ("not a module:Class", "invalid format"),
+        (f"{__name__}:NOT_CALLABLE", "no class or function"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_with_the_reason(parts: Parts, path: str, reason: str) -> None:
+    """Before anything is served."""
+    with pytest.raises(ConfigurationError, match=reason):
+        load_authorizer(path, parts, {})

@@ -1,0 +1,392 @@
+"""SQLite in particular: the file and its rights, durability, locks, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
+from scep_ra.errors import Misconfigured, Unavailable
+from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
+from scep_ra.storage.sql import SqlStore
+from scep_ra.storage.sqlite import SqliteDatabase, _use_write_ahead_log
+from tests.support.records import (
+    NOW,
+    SERIAL,
+    device_id,
+    make_certificate,
+    make_challenge,
+    make_device,
+    make_enrollment,
+    make_key,
+    make_pending,
+)
+
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+CRASHER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from scep_ra.storage.sqlite import SqliteDatabase
+
+async def main():
+    database = await SqliteDatabase.open(Path(sys.argv[1]))
+    insert = "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
+    await database.write(lambda session: session.execute(insert, "committed"))
+
+    async def die(session):
+        await session.execute(insert, "open")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    await database.write(die)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = await SqliteDatabase.open(path, busy_timeout_s=0.02)
+    yield database
+    await database.close()
+
+
+async def insert_counter(session: Session, ca: str = "default") -> int:
+    return await session.execute("INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)", ca)
+
+
+async def counters(database: SqliteDatabase) -> list[str]:
+    rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter ORDER BY ca"))
+    return [row["ca"] for row in rows]
+
+
+async def pragma(database: SqliteDatabase, name: str) -> object:
+    """Ask the writer's connection, outside of what the database itself remembers."""
+    rows = await database.write(lambda session: session.fetch(f"PRAGMA {name}"))
+    return rows[0][name]
+
+
+def put_file(path: Path, content: bytes, mode: int) -> None:
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def get_file(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def database_threads(besides: set[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that do not end by themselves; asyncio's pool, which opening used, is nobody's leak."""
+    started = [thread for thread in threading.enumerate() if thread not in besides and "asyncio" not in thread.name]
+    for thread in started:
+        thread.join(5)
+    return [thread for thread in started if thread.is_alive()]
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    previous = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
+class TestFile:
+    async def test_file_log_and_shared_memory_are_for_the_owner_alone(self, path: Path) -> None:
+        """Whatever the umask lets through."""
+        with umask(0):
+            database = await SqliteDatabase.open(path)
+            await database.write(insert_counter)
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+            await database.close()
+        assert modes == {"store.sqlite": 0o600, "store.sqlite-wal": 0o600, "store.sqlite-shm": 0o600}
+
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+    async def test_a_file_open_to_others_is_refused_with_the_mend(self, path: Path, mode: int) -> None:
+        """Somebody may have copied it: the operator must know."""
+        put_file(path, b"", mode)
+        with pytest.raises(Misconfigured, match=f"mode {mode:04o}.*chmod 600 {path}"):
+            await SqliteDatabase.open(path)
+
+    async def test_a_directory_in_place_of_the_file_is_refused(self, tmp_path: Path) -> None:
+        """The message names the key."""
+        with pytest.raises(Misconfigured, match="is not a file"):
+            await SqliteDatabase.open(tmp_path)
+
+    async def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
+        """Only the data directory's owner makes directories."""
+        with pytest.raises(Misconfigured, match=r"gone/store.sqlite: No such file or directory"):
+            await SqliteDatabase.open(tmp_path / "gone" / "store.sqlite")
+
+    async def test_a_file_that_is_no_database_is_refused_and_left_alone(self, path: Path) -> None:
+        """No thread stays behind either."""
+        content = b"certainly not a database" * 100
+        put_file(path, content, 0o600)
+        before = set(threading.enumerate())
+        with pytest.raises(Misconfigured, match="not a database"):
+            await SqliteDatabase.open(path)
+        assert database_threads(besides=before) == []
+        assert get_file(path) == content
+
+    async def test_a_database_newer_than_the_program_is_refused(self, path: Path) -> None:
+        """Half-understood data would be damaged."""
+        database = await SqliteDatabase.open(path)
+        await database.write(lambda session: session.execute("INSERT INTO schema_version (version) VALUES (9999)"))
+        await database.close()
+        with pytest.raises(Misconfigured, match="schema version 9999"):
+            await SqliteDatabase.open(path)
+
+    async def test_closing_folds_the_log_into_the_file(self, path: Path) -> None:
+        """A stopped server's data is one file to copy."""
+        database = await SqliteDatabase.open(path)
+        await database.write(insert_counter)
+        await database.close()
+        assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
+
+    async def test_many_may_open_a_new_file_at_once(self, path: Path) -> None:
+        """The schema is applied by one of them."""
+        databases = await asyncio.gather(*(SqliteDatabase.open(path) for _ in range(8)))
+        rows = await databases[0].read(lambda session: session.fetch("SELECT version FROM schema_version"))
+        await asyncio.gather(*(database.close() for database in databases))
+        assert [row["version"] for row in rows] == [1]
+
+
+class TestDurability:
+    async def test_commits_are_synced_to_a_write_ahead_log(self, database: SqliteDatabase) -> None:
+        """FULL is 2: with WAL, anything less may lose the last commits with the power."""
+        assert await pragma(database, "journal_mode") == "wal"
+        assert await pragma(database, "synchronous") == 2
+        assert await pragma(database, "foreign_keys") == 1
+
+    async def test_other_processes_are_waited_for(self, path: Path) -> None:
+        """A device import holds the lock for a moment."""
+        database = await SqliteDatabase.open(path)
+        rows = await database.write(lambda session: session.fetch("PRAGMA busy_timeout"))
+        await database.close()
+        assert rows[0]["timeout"] == 5000
+
+    def test_no_log_no_service(self) -> None:
+        """A database in memory stands for a file system without shared memory."""
+        connection = sqlite3.connect(":memory:")
+        with pytest.raises(Misconfigured, match="journal mode memory"):
+            _use_write_ahead_log(connection)
+        connection.close()
+
+    async def test_a_killed_process_loses_nothing_committed_and_keeps_nothing_open(self, path: Path) -> None:
+        """Killed in the middle of its second unit of work."""
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", CRASHER, str(path))
+        assert await process.wait() == -signal.SIGKILL
+        database = await SqliteDatabase.open(path)
+        assert await counters(database) == ["committed"]
+        await database.close()
+
+
+class TestUnitsOfWork:
+    async def test_a_unit_that_fails_leaves_nothing_behind(self, database: SqliteDatabase) -> None:
+        """The exception comes out as it is."""
+
+        async def work(session: Session) -> None:
+            await insert_counter(session)
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            await database.write(work)
+        assert await counters(database) == []
+
+    async def test_a_unit_that_suspends_is_undone(self, database: SqliteDatabase) -> None:
+        """It would hold the write lock for as long as it pleases."""
+
+        async def work(session: Session) -> None:
+            await insert_counter(session)
+            await asyncio.sleep(0)
+
+        with pytest.raises(RuntimeError, match="suspended"):
+            await database.write(work)
+        assert await counters(database) == []
+
+    async def test_a_unit_sees_one_snapshot(self, database: SqliteDatabase, path: Path) -> None:
+        """What another process commits meanwhile appears in the next unit."""
+
+        async def work(session: Session) -> tuple[int, int]:
+            first = await session.fetch("SELECT ca FROM revocation_counter")
+            other = sqlite3.connect(path)
+            other.execute("INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ('other', 1)")
+            other.commit()
+            other.close()
+            return len(first), len(await session.fetch("SELECT ca FROM revocation_counter"))
+
+        assert await database.read(work) == (0, 0)
+        assert await counters(database) == ["other"]
+
+    async def test_a_reading_unit_cannot_write(self, database: SqliteDatabase) -> None:
+        """A mistake of ours shows in the first test, not as a rare lock."""
+        with pytest.raises(Misconfigured, match="readonly"):
+            await database.read(insert_counter)
+
+    async def test_a_unique_violation_is_told_from_other_constraints(self, database: SqliteDatabase) -> None:
+        """Only the first is an answer; the others are mistakes of ours."""
+        await database.write(insert_counter)
+        with pytest.raises(UniqueViolation, match=r"revocation_counter\.ca"):
+            await database.write(insert_counter)
+        null = "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ('x', $1)"
+        with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
+            await database.write(lambda session: session.execute(null, None))
+
+    async def test_a_challenge_cannot_be_used_by_an_enrollment_that_is_not_there(
+        self, database: SqliteDatabase
+    ) -> None:
+        """Foreign keys are enforced."""
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            await SqlStore(database).add_challenge(make_challenge(used_by="0" * 32))
+
+    async def test_a_mistake_in_a_statement_is_not_an_outage(self, database: SqliteDatabase) -> None:
+        """Retrying would not help."""
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            await database.read(lambda session: session.fetch("SELECT * FROM absent"))
+
+
+class TestOutages:
+    async def test_a_lock_held_by_another_process_is_unavailable_until_it_ends(
+        self, database: SqliteDatabase, path: Path
+    ) -> None:
+        """Readers do not notice."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            LOCKER,
+            str(path),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"locked\n"
+        with pytest.raises(Unavailable, match=f"{path}.*locked"):
+            await database.write(insert_counter)
+        with pytest.raises(Unavailable):
+            await database.check()
+        assert await counters(database) == []
+        await process.communicate(b"")
+        await database.check()
+        await database.write(insert_counter)
+        assert await counters(database) == ["default"]
+
+    @pytest.mark.usefixtures("database")
+    async def test_a_lock_held_at_the_start_is_unavailable(self, path: Path) -> None:
+        """The migration needs the lock for a moment; no thread stays behind."""
+        before = set(threading.enumerate())
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="locked"):
+            await SqliteDatabase.open(path, busy_timeout_s=0.02)
+        holder.close()
+        assert database_threads(besides=before) == []
+
+    async def test_a_full_disk_is_unavailable_until_there_is_room(self, database: SqliteDatabase) -> None:
+        """Nothing of the failed unit stays, and the connection is usable afterwards."""
+        pages = await pragma(database, "page_count")
+        await database.write(lambda session: session.fetch(f"PRAGMA max_page_count = {pages}"))
+        with pytest.raises(Unavailable, match="full"):
+            await SqlStore(database).add_device(make_device(note="x" * 1_000_000))
+        assert await SqlStore(database).list_devices() == []
+        await database.write(lambda session: session.fetch("PRAGMA max_page_count = 100000"))
+        await SqlStore(database).add_device(make_device(note="x" * 1_000_000))
+
+    async def test_a_rollback_by_sqlite_itself_is_not_repeated(self, database: SqliteDatabase) -> None:
+        """As after an I/O error: the first exception is the one that is told."""
+
+        async def work(session: Session) -> None:
+            await session.execute("ROLLBACK")
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            await database.write(work)
+        await database.check()
+
+
+class Recorder:
+    """A database that notes every statement that passes."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self.statements: dict[str, tuple[object, ...]] = {}
+
+    async def read(self, work: Work[Result]) -> Result:
+        return await self._database.read(lambda session: work(_RecordingSession(session, self.statements)))
+
+    async def write(self, work: Work[Result]) -> Result:
+        return await self._database.write(lambda session: work(_RecordingSession(session, self.statements)))
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+class _RecordingSession:
+    def __init__(self, session: Session, statements: dict[str, tuple[object, ...]]) -> None:
+        self._session = session
+        self._statements = statements
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        self._statements[sql] = parameters
+        return await self._session.fetch(sql, *parameters)
+
+    async def execute(self, sql: str, *parameters: object) -> int:
+        self._statements[sql] = parameters
+        return await self._session.execute(sql, *parameters)
+
+
+async def plan(database: SqliteDatabase, sql: str, parameters: tuple[object, ...]) -> list[str]:
+    steps = await database.write(lambda session: session.fetch(f"EXPLAIN QUERY PLAN {sql}", *parameters))
+    return [step["detail"] for step in steps]
+
+
+async def test_no_statement_of_the_enrollment_path_walks_through_a_table(database: SqliteDatabase) -> None:
+    """A million certificates must not slow it: every search is by an index."""
+    recorder = Recorder(database)
+    store = SqlStore(recorder)
+    await store.add_device(make_device())
+    await store.device(device_id())
+    await store.devices_by_value("SN123")
+    await store.add_challenge(make_challenge())
+    await store.sealed_challenges("default", NOW, 10)
+    await store.insert_enrollment(make_enrollment(renewal_of=SERIAL), spend=make_challenge().digest)
+    await store.complete(make_enrollment().enrollment_id, make_certificate(), NOW)
+    await store.dossier(make_key(), b"another CSR", make_challenge().digest)
+    await store.latest_enrollment(make_key())
+    await store.insert_enrollment(make_pending(2), spend=None)
+    await store.advance(make_pending(2).enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.REJECT, NOW)
+    await store.expire_pending("default", NOW, NOW)
+    await store.open_intents()
+    await store.list_certificates(device_id())
+    await store.revoke_certificate("default", SERIAL + 1, NOW, 0)
+    assert [entry async for entry in store.revocations("default", NOW)] != []
+    await store.remove_device(device_id())
+    assert len(recorder.statements) >= 20
+    for sql, parameters in recorder.statements.items():
+        # Open intents are all of a partial index that holds nothing else.
+        walks = [step for step in await plan(database, sql, parameters) if step.startswith("SCAN")]
+        assert [step for step in walks if "enrollment_open" not in step] == [], sql
