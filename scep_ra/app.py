@@ -21,7 +21,7 @@ from aiohttp import web
 
 from scep_ra.aaa import registry as aaa_registry
 from scep_ra.aaa.base import Authorizer
-from scep_ra.ca.base import CertificateAuthority
+from scep_ra.ca.base import CertificateAuthority, SupportsCRL
 from scep_ra.ca.directory import RAMaterial, load_ca
 from scep_ra.config import Config, ProfileConfig, Settings
 from scep_ra.data_directory import challenge_seal
@@ -95,7 +95,7 @@ def _endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
             ca_certificates=chain,
             ra_certificate=ra.certificate,
             store=parts.store,
-            crls=parts.revocations,
+            crls=parts.revocations if isinstance(parts.authorities[profile.ca], SupportsCRL) else None,
             enabled=profile.queries == "issued",
             now=utc_now,
         ),
@@ -198,7 +198,8 @@ class Server:
         # The body may be base64 of a message of full size, with line breaks.
         application = web.Application(client_max_size=self._settings.config.limits.max_message_bytes * 3 // 2)
         application.add_routes(health_routes(self.health.checks(["start", "store", *self._authority_checks()])))
-        issuers = {name: chain[0] for name, chain in self.parts.chains.items()}
+        authorities = self.parts.authorities
+        issuers = {n: c[0] for n, c in self.parts.chains.items() if isinstance(authorities[n], SupportsCRL)}
         application.add_routes(repository_routes(self.parts.revocations, issuers))
         application.router.add_route("*", "/{path:.*}", front.handle)
         return application

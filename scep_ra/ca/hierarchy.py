@@ -24,6 +24,7 @@ from scep_ra.pki.issuance import (
     issuer_key_identifier,
     key_identifier,
     key_usage,
+    new_certificate_serial,
     signature_algorithm,
     signing_scheme,
     subject_key_identifier,
@@ -33,7 +34,6 @@ from scep_ra.pki.profiles import CertificateProfile, KeyUsage
 
 Random = Callable[[int], bytes]  # secrets.token_bytes: so many octets from a cryptographic generator
 
-_RANDOM_SERIAL_OCTETS: Final = 16
 _MAX_COMMON_NAME: Final = 64  # ub-common-name, RFC 5280 A.1
 # Devices' clocks run behind: a certificate made this minute must not be one of the future.
 _BACKDATED: Final = timedelta(hours=1)
@@ -71,11 +71,6 @@ class Issuer:
 
     certificate: Certificate
     key: Signer
-
-
-def new_certificate_serial(random: Random) -> int:
-    """Return a certificate serial of 128 random bits under a leading 1: always positive, always 17 octets of DER."""
-    return 1 << 8 * _RANDOM_SERIAL_OCTETS | int.from_bytes(random(_RANDOM_SERIAL_OCTETS), "big")
 
 
 def authority_name(organization: str, name: str, role: str) -> bytes:

@@ -21,7 +21,7 @@ class CRLSource(Protocol):
 
 
 class QueryService:
-    """Answers about certificates of one profile's CA."""
+    """Answers about certificates of one profile's CA; `crls` is None where that CA keeps its lists elsewhere."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class QueryService:
         ca_certificates: Sequence[Certificate],
         ra_certificate: Certificate,
         store: CertificateStore,
-        crls: CRLSource,
+        crls: CRLSource | None,
         enabled: bool,
         now: Callable[[], datetime],
     ) -> None:
@@ -56,7 +56,7 @@ class QueryService:
     async def crl(self, signer: Certificate, issuer: bytes) -> bytes:
         """Return the DER CRL of our CA; raise NotAuthorized or UnknownCertificate."""
         await self._check_asker(signer)
-        if issuer not in self._crl_issuers:
+        if self._crls is None or issuer not in self._crl_issuers:
             raise UnknownCertificate("no CRL of this issuer")
         return (await self._crls.current_crl(self._ca)).der
 

@@ -44,6 +44,8 @@ from scep_ra.identity.types import DeviceID
 from scep_ra.pki.certificates import Certificate, parse_certificate
 from scep_ra.pki.csr import parse_request
 from scep_ra.pki.errors import MalformedData
+from scep_ra.pki.issuance import new_certificate_serial
+from scep_ra.pki.lint import CertificateFault, check_end_entity
 from scep_ra.pki.profiles import CertificateProfile
 from scep_ra.storage.base import (
     AlreadyRenewed,
@@ -58,8 +60,6 @@ from scep_ra.storage.base import (
 
 log = structlog.stdlib.get_logger(__name__)
 
-# RFC 5280 4.1.2.2: positive, at most 20 octets. 127 random bits below a fixed top bit cannot meet by chance.
-_SERIAL_BYTES: Final = 16
 # Clocks of devices lag behind ours; a certificate from the future is refused by VPN peers.
 _BACKDATE: Final = timedelta(minutes=5)
 
@@ -307,7 +307,7 @@ class EnrollmentService:
         """Return the enrollment as ISSUING, with a serial and the order that will be signed."""
         now = self._now()
         csr = parse_request(enrollment.csr)
-        serial = int.from_bytes(b"\x40" + self._random(_SERIAL_BYTES), "big")
+        serial = new_certificate_serial(self._random)
         order = self._ca.prepare(
             IssueRequest(
                 certificate_serial=serial,
@@ -347,17 +347,40 @@ class EnrollmentService:
             log.warning("ca_unavailable", **self._facts(enrollment), reason=str(error))
             return Undecided()
         except Refused as error:
-            await self._store.advance(
-                enrollment.enrollment_id, EnrollmentState.ISSUING, EnrollmentEvent.FAIL, self._now()
-            )
+            await self._fail(enrollment)
             raise IssuanceRefused(str(error)) from error
         match result:
             case Issued(certificate=certificate):
+                await self._check_as_ordered(enrollment, certificate)
                 return await self._keep(enrollment, certificate)
             case IssuePending():
                 return Undecided()
             case _:
                 assert_never(result)
+
+    async def _check_as_ordered(self, enrollment: Enrollment, certificate: Certificate) -> None:
+        """Trust no CA: the certificate is for the key and name that were authorized, or nobody gets it."""
+        csr = parse_request(enrollment.csr)
+        try:
+            check_end_entity(
+                certificate,
+                issuer=(await self._ca.chain())[0],
+                certificate_serial=enrollment.certificate_serial or 0,
+                subject=csr.subject,
+                spki=csr.spki,
+            )
+        except CertificateFault as error:
+            log.error(  # noqa: TRY400 - the text says it all
+                "certificate_quarantined",
+                **self._facts(enrollment),
+                reason=str(error),
+                certificate=certificate.der.hex(),
+            )
+            await self._fail(enrollment)
+            raise IssuanceRefused(f"CA {self._ca.name!r} did not issue what was ordered: {error}") from error
+
+    async def _fail(self, enrollment: Enrollment) -> None:
+        await self._store.advance(enrollment.enrollment_id, EnrollmentState.ISSUING, EnrollmentEvent.FAIL, self._now())
 
     async def _keep(self, enrollment: Enrollment, certificate: Certificate) -> Outcome:
         """Store the certificate before anybody sees it."""

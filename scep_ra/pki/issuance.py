@@ -7,6 +7,7 @@ by the profile alone; policy about who may have a certificate does not belong he
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +21,7 @@ from scep_ra.pki.keys import load_public_key
 from scep_ra.pki.profiles import CertificateProfile, KeyUsage
 
 CERTIFICATE_SERIAL_MAX_OCTETS: Final = 20  # RFC 5280 4.1.2.2
+_RANDOM_SERIAL_OCTETS: Final = 16
 
 _VERSION_3: Final = der.explicit(0, der.integer(2))
 _END_ENTITY: Final = der.sequence()  # cA is FALSE by DEFAULT, which DER leaves out
@@ -114,6 +116,11 @@ def ca_issuers(url: str) -> bytes:
 
 
 # --- certificates --------------------------------------------------------------------------------------------------
+
+
+def new_certificate_serial(random: Callable[[int], bytes]) -> int:
+    """Return a certificate serial of 128 random bits under a leading 1: always positive, always 17 octets of DER."""
+    return 1 << 8 * _RANDOM_SERIAL_OCTETS | int.from_bytes(random(_RANDOM_SERIAL_OCTETS), "big")
 
 
 def assemble_tbs(

@@ -20,11 +20,11 @@ from scep_ra.ca.hierarchy import (
     make_issuing_ca,
     make_ra_certificate,
     make_root,
-    new_certificate_serial,
 )
 from scep_ra.errors import Misconfigured
 from scep_ra.pki import der, oids
 from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.issuance import new_certificate_serial
 from scep_ra.pki.names import format_name
 from scep_ra.pki.profiles import CertificateProfile
 from tests.support.openssl import needs_openssl, verify_strictly

@@ -19,10 +19,15 @@ from scep_ra.ca.hierarchy import (
     make_issuing_ca,
     make_ra_certificate,
     make_root,
-    new_certificate_serial,
 )
 from scep_ra.pki.certificates import Certificate, parse_certificate
-from scep_ra.pki.issuance import EndEntityTemplate, assemble_signed, signature_algorithm, signing_scheme
+from scep_ra.pki.issuance import (
+    EndEntityTemplate,
+    assemble_signed,
+    new_certificate_serial,
+    signature_algorithm,
+    signing_scheme,
+)
 from scep_ra.pki.keys import Signer, SoftwareKey, generate_key
 from scep_ra.pki.names import parse_name
 from scep_ra.pki.profiles import CertificateProfile
