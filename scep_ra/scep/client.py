@@ -324,7 +324,8 @@ class ClientTransaction:
         return message
 
     def _read(self, message: PKIMessage) -> Answer:
-        match message.pki_status:
+        status = message.pki_status
+        match status:
             case PKIStatus.SUCCESS:
                 return self._read_success(parse_signed_data(normalise(self._open(message.content), self._rules.limits)))
             case PKIStatus.PENDING:
@@ -335,6 +336,8 @@ class ClientTransaction:
                 return Failed(fail_info=message.fail_info, text=message.text(oids.FAIL_INFO_TEXT) or "")
             case None:
                 raise ReplyError("the pkiStatus of the answer is not one that RFC 8894 defines")
+            case _:
+                assert_never(status)
 
     def _open(self, content: bytes) -> bytes:
         envelope = parse_enveloped_data(normalise(content, self._rules.limits))
