@@ -37,6 +37,9 @@ TRUE: Final = b"\x01\x01\xff"
 _PRINTABLE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
 # UTCTime carries two digits of the year: RFC 5280 4.1.2.5 reads 50..99 as 19xx and wants GeneralizedTime from 2050.
 _UTC_TIME_PIVOT: Final = 50
+# Decoding a huge arc costs quadratic time, and printing one of 4300 digits raises ValueError. `ber.Limits` has the same
+# bound for what it sees; it does not look into OCTET STRINGs, where extensions hide theirs.
+_MAX_OID_OCTETS: Final = 64
 
 
 def context(number: int, *, constructed: bool = True) -> int:
@@ -164,6 +167,8 @@ def _parse_time(octets: bytes, *, short_year: bool) -> datetime:
 def _dotted(octets: bytes) -> str:
     if not octets or octets[-1] & 0x80:
         raise MalformedData("OBJECT IDENTIFIER is cut off")
+    if len(octets) > _MAX_OID_OCTETS:
+        raise MalformedData(f"OBJECT IDENTIFIER of more than {_MAX_OID_OCTETS} octets")
     arcs: list[int] = []
     arc = 0
     for octet in octets:
@@ -204,7 +209,8 @@ def explicit(number: int, content: bytes) -> bytes:
 
 def integer(value: int) -> bytes:
     """Encode an INTEGER."""
-    return element(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    length = (value if value >= 0 else ~value).bit_length() // 8 + 1  # -128 fits one octet as 127 does
+    return element(INTEGER, value.to_bytes(length, "big", signed=True))
 
 
 def octet_string(octets: bytes) -> bytes:

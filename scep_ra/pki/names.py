@@ -45,10 +45,14 @@ _ENCODINGS: Final = {
     0x12: "ascii",  # NumericString
     0x1A: "ascii",  # VisibleString
 }
-_SPECIAL: Final = re.compile(r'([,+"\\<>;=])')
+_SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[# ]| \Z')
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_ATTRIBUTE: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9]*|\d+(?:\.\d+)+)\s*=\s*((?:\\.|[^\\,+/])*)", re.DOTALL)
-_ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)", re.DOTALL)
+_KEY: Final = r" *([A-Za-z][A-Za-z0-9]*|[0-2](?:\.[0-9]{1,39})+) *= *"
+# By separator; the other separator is an ordinary character: "/" in a comma-separated name and the reverse.
+_ATTRIBUTE: Final = {
+    separator: re.compile(_KEY + rf"((?:\\.|[^\\+{separator}])*)([+{separator}]|\Z)", re.DOTALL) for separator in ",/"
+}
+_ESCAPED: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)| +\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +100,7 @@ def format_name(name: bytes) -> str:
 
 
 def _format_attribute(attribute: NameAttribute) -> str:
-    escaped = _SPECIAL.sub(r"\\\1", attribute.text)
-    if escaped.startswith(("#", " ")):
-        escaped = "\\" + escaped
-    if escaped.endswith(" ") and not escaped.endswith("\\ "):
-        escaped = escaped[:-1] + "\\ "
+    escaped = _SPECIAL.sub(r"\\\g<0>", attribute.text)
     escaped = _UNPRINTABLE.sub(lambda match: "".join(f"\\{octet:02X}" for octet in match[0].encode()), escaped)
     return f"{_KEYWORD_OF.get(attribute.oid, attribute.oid)}={escaped}"
 
@@ -110,30 +110,22 @@ def parse_name(text: str) -> bytes:
 
     Attributes joined by `+` share one RDN; unknown keywords raise MalformedData and dotted OIDs are accepted.
     """
-    slashes = text.startswith("/")
-    separator = "/" if slashes else ","
-    position = 1 if slashes else 0
+    separator = "/" if text.startswith("/") else ","
+    position = 1 if separator == "/" else 0
     encoded: list[list[bytes]] = []
-    joined = False
+    delimiter = ""  # what stands between the attribute before and this one
     while position < len(text):
-        match = _ATTRIBUTE.match(text, position)
+        match = _ATTRIBUTE[separator].match(text, position)
         if match is None:
             raise MalformedData(f"cannot read the name at {text[position:]!r}: write KEY=value")
-        value = match[2]
-        position = match.end()
-        # The other separator is an ordinary character: "/" in a comma-separated name and the reverse.
-        while position < len(text) and text[position] in ",/" and text[position] != separator:
-            more = re.compile(r"[,/]((?:\\.|[^\\,+/])*)", re.DOTALL).match(text, position)
-            assert more is not None  # noqa: S101 - the character at position is one of the two
-            value += more[0]
-            position = more.end()
-        pair = _encode_attribute(match[1], value)
-        if joined:
+        pair = _encode_attribute(match[1], match[2])
+        if delimiter == "+":
             encoded[-1].append(pair)
         else:
             encoded.append([pair])
-        joined = position < len(text) and text[position] == "+"
-        position += 1
+        delimiter, position = match[3], match.end()
+    if delimiter:
+        raise MalformedData(f"the name ends with {delimiter!r}: write \\{delimiter} where it belongs to the value")
     return der.sequence(*(der.set_of(rdn) for rdn in encoded))
 
 
@@ -141,14 +133,16 @@ def _encode_attribute(keyword: str, value: str) -> bytes:
     oid = keyword if "." in keyword else _OID_BY_LOWER_KEYWORD.get(keyword.lower())
     if oid is None:
         raise MalformedData(f"unknown name attribute {keyword!r}: use one of {', '.join(_KEYWORDS)} or a dotted OID")
-    return encode_attribute(oid, _unescape(value.strip()))
+    return encode_attribute(oid, _unescape(value))
 
 
 def _unescape(value: str) -> str:
+    """Undo the escapes of RFC 4514 3; blanks at the end count only when escaped."""
+
     def replace(match: re.Match[str]) -> str:
         if match[1]:
             return bytes.fromhex(match[1].replace("\\", "")).decode("utf-8", "replace")
-        return match[2]
+        return match[2] or ""
 
     return _ESCAPED.sub(replace, value)
 
