@@ -38,7 +38,7 @@ _REDACTED: Final = "[redacted]"
 _LEADING: Final = ("timestamp", "level", "event")
 # What strangers can make us write as often as they like.
 _STRANGERS_EVENTS: Final = frozenset(
-    {"http_malformed", "connection_refused", "connection_expired", "request_malformed"}
+    {"http_malformed", "connection_refused", "connection_expired", "request_malformed", "overloaded"}
 )
 
 

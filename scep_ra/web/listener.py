@@ -7,13 +7,13 @@ read in full before a handler runs, no content codings, no version banner. Route
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final, cast
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from scep_ra.errors import ConfigurationError
 from scep_ra.web.connections import ConnectionCensus, ConnectionGuard, Event, GuardLimits, Phase
 from scep_ra.web.http_log import HTTP_LOGGER
 
@@ -36,7 +36,6 @@ class Listener:
 
     def __init__(self, app: web.Application, limits: GuardLimits) -> None:
         self.census: Final = ConnectionCensus(limits)
-        self._limits = limits
         self._in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -57,42 +56,19 @@ class Listener:
             auto_decompress=False,
         )
         self._server: asyncio.Server
+        self.port: int
 
     @classmethod
-    async def start(
-        cls,
-        app: web.Application,
-        *,
-        host: str,
-        port: int,
-        limits: GuardLimits,
-        reuse_port: bool = False,
-    ) -> Listener:
-        """Serve the application; port 0 takes any free one. Raise ConfigurationError when the address is not to be had.
-
-        With `reuse_port` several processes share the port and the kernel spreads connections among them.
-        """
+    async def start(cls, app: web.Application, *, sock: socket.socket, limits: GuardLimits) -> Listener:
+        """Serve the application on a bound TCP socket, which then belongs to the listener."""
         listener = cls(app, limits)
         await listener._runner.setup()
-        try:
-            await listener._listen(host, port, reuse_port=reuse_port)
-        except OSError as error:
-            await listener._runner.cleanup()
-            raise ConfigurationError(
-                f"cannot listen on {host} port {port}: {error.strerror or error}; set another [server] bind or port"
-            ) from error
-        return listener
-
-    async def _listen(self, host: str, port: int, *, reuse_port: bool) -> None:
-        make_protocol = cast(web.Server, self._runner.server)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: ConnectionGuard(make_protocol(), self._limits, self.census),
-            host,
-            port,
-            backlog=_BACKLOG,
-            reuse_port=reuse_port,
+        make_protocol = cast(web.Server, listener._runner.server)
+        listener._server = await asyncio.get_running_loop().create_server(
+            lambda: ConnectionGuard(make_protocol(), limits, listener.census), sock=sock, backlog=_BACKLOG
         )
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        listener.port = sock.getsockname()[1]
+        return listener
 
     @property
     def requests_in_flight(self) -> int:

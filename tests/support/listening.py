@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -80,11 +81,17 @@ def limits(
     )
 
 
+def free_port() -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 @asynccontextmanager
 async def listening(guard_limits: GuardLimits | None = None) -> AsyncIterator[Stage]:
     """Serve on 127.0.0.1 and drain at the end, unless the test has done it."""
     application = _Application()
-    listener = await Listener.start(application.build(), host="127.0.0.1", port=0, limits=guard_limits or limits())
+    listener = await Listener.start(application.build(), sock=free_port(), limits=guard_limits or limits())
     try:
         yield Stage(listener=listener, entered=application.entered, release=application.release)
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,6 @@ from aiohttp import web
 from blockbuster import blockbuster_ctx
 from structlog.testing import capture_logs
 
-from scep_ra.errors import ConfigurationError
 from scep_ra.web.connections import ConnectionGuard
 from scep_ra.web.listener import Listener
 from tests.support.listening import GET, GET_HELD, MAX_BODY_BYTES, limits, listening
@@ -184,26 +182,6 @@ async def test_a_request_without_connection_runs_no_handler() -> None:
 
     with pytest.raises(web.HTTPBadRequest):
         await listener._attend(Gone(), handler)  # type: ignore[arg-type]  # all that is looked at
-
-
-async def test_an_address_in_use_is_a_configuration_error() -> None:
-    """The message names the address and what to change."""
-    async with listening() as stage:
-        with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1 port {stage.port}: .*\[server\] bind or port"):
-            await Listener.start(web.Application(), host="127.0.0.1", port=stage.port, limits=limits())
-
-
-@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="the platform has no SO_REUSEPORT")
-async def test_two_listeners_may_share_a_port() -> None:
-    """With reuse_port several processes serve one address."""
-    first = await Listener.start(web.Application(), host="127.0.0.1", port=0, limits=limits(), reuse_port=True)
-    second = await Listener.start(
-        web.Application(), host="127.0.0.1", port=first.port, limits=limits(), reuse_port=True
-    )
-
-    assert first.port == second.port
-    for listener in (first, second):
-        await listener.drain(PATIENCE_S)
 
 
 async def test_a_drain_finishes_what_is_in_flight() -> None:
