@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scep_ra.identity import grammar
 from scep_ra.identity.errors import ConflictingIdentity, InvalidDeviceID, NoIdentity, UnreadableIdentity
-from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.identity.types import DeviceID, DeviceIDKind, classify
 from scep_ra.pki import der, names, oids
 from scep_ra.pki.errors import MalformedData
 
@@ -28,11 +27,6 @@ _SUBJECT_SOURCES: Final = {
 _SAN: Final = "san"
 # Names that people choose; they speak only where nothing made to identify a device does.
 _FALLBACKS: Final = frozenset({"subject.commonName", "subject.unstructuredName"})
-_UNMISTAKABLE: Final = (
-    (DeviceIDKind.UDID, grammar.UDID),
-    (DeviceIDKind.UUID, grammar.UUID),
-    (DeviceIDKind.MAC, grammar.SEPARATED_MAC),
-)
 _URI: Final = der.context(6, constructed=False)
 _OTHER_NAME: Final = der.context(0)
 _URI_KINDS: Final = {
@@ -138,12 +132,7 @@ def _apply(rule: str, attributes: Sequence[names.NameAttribute], subject_alt_nam
         return
     for attribute in attributes:
         if attribute.oid == _SUBJECT_SOURCES[source]:
-            yield _Finding(source=source, kind=kind or _classify(attribute.text), text=attribute.text)
-
-
-def _classify(text: str) -> DeviceIDKind:
-    """Return the kind that a text cannot help being; 15 digits may be a serial as well as an IMEI and stay one."""
-    return next((kind for kind, form in _UNMISTAKABLE if form.fullmatch(text.strip(" "))), DeviceIDKind.SERIAL)
+            yield _Finding(source=source, kind=kind or classify(attribute.text), text=attribute.text)
 
 
 def _san_findings(subject_alt_name: bytes, attributes: Sequence[names.NameAttribute]) -> Iterator[_Finding]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 
 from scep_ra.identity import grammar
 from scep_ra.identity.errors import InvalidDeviceID
 
-__all__ = ["DeviceID", "DeviceIDKind", "InvalidDeviceID", "parse_device_id"]
+__all__ = ["DeviceID", "DeviceIDKind", "InvalidDeviceID", "classify", "parse_device_id"]
 
 
 class DeviceIDKind(StrEnum):
@@ -23,6 +23,13 @@ class DeviceIDKind(StrEnum):
     UUID = "uuid"
     HARDWARE_MODULE = "hwmodule"
     PERMANENT_IDENTIFIER = "permanent"
+
+
+_UNMISTAKABLE: Final = (
+    (DeviceIDKind.UDID, grammar.UDID),
+    (DeviceIDKind.UUID, grammar.UUID),
+    (DeviceIDKind.MAC, grammar.SEPARATED_MAC),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +71,18 @@ def _normalise(kind: DeviceIDKind, text: str) -> str:  # noqa: PLR0911 - one ret
             assert_never(kind)
 
 
+def classify(text: str) -> DeviceIDKind:
+    """Return the kind that a text cannot help being; 15 digits may be a serial as well as an IMEI and stay one."""
+    return next((kind for kind, form in _UNMISTAKABLE if form.fullmatch(text.strip(" "))), DeviceIDKind.SERIAL)
+
+
 def parse_device_id(text: str) -> DeviceID:
-    """Read `kind:value`; a text without a known kind before its first colon is a serial. Raise InvalidDeviceID."""
+    """Read `kind:value`; without a known kind before the first colon, `classify` decides. Raise InvalidDeviceID.
+
+    An operator who types a bare value so means what a certificate request with that value means.
+    """
     prefix, colon, rest = text.partition(":")
     name = prefix.strip().lower()
     if colon and name in set(DeviceIDKind):
         return DeviceID(kind=DeviceIDKind(name), value=rest)
-    return DeviceID(kind=DeviceIDKind.SERIAL, value=text)
+    return DeviceID(kind=classify(text), value=text)

@@ -104,3 +104,17 @@ def test_only_invalid_device_id_leaves_the_text_reader(text: str) -> None:
         return
     assert device_id.value.isprintable()
     assert 0 < len(device_id.value) <= 255
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("550E8400-E29B-41D4-A716-446655440000", "uuid:550e8400-e29b-41d4-a716-446655440000"),
+        ("00008030-001A2B3C4D5E6F70", "udid:00008030-001a2b3c4d5e6f70"),
+        ("00:1b:44:11:3A:B7", "mac:00:1b:44:11:3a:b7"),
+        ("490154203237518", "serial:490154203237518"),
+    ],
+)
+def test_a_bare_value_means_what_a_request_with_that_value_means(text: str, expected: str) -> None:
+    """An operator's bare text gets the kind that extraction gives it, so that the device is found."""
+    assert str(parse_device_id(text)) == expected
