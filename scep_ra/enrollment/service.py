@@ -117,11 +117,10 @@ class EnrollmentService:
             key=key,
             csr_digest=csr_digest,
             device_id=device_id,
-            challenge=spend,
             renewal_of=renewal_of,
         )
         try:
-            return await self._decide(enrollment, request.source)
+            return await self._decide(enrollment, spend, request.source)
         except DuplicateEnrollment:
             # The same request came twice at once and the other one won: answer what it answers.
             dossier = await self._store.dossier(key, csr_digest, None)
@@ -173,7 +172,6 @@ class EnrollmentService:
         key: EnrollmentKey,
         csr_digest: bytes,
         device_id: DeviceID,
-        challenge: bytes | None,
         renewal_of: int | None,
     ) -> Enrollment:
         now = self._now()
@@ -185,7 +183,6 @@ class EnrollmentService:
             ca=self._ca.name,
             state=EnrollmentState.PENDING,
             device_id=device_id,
-            challenge_digest=challenge,
             renewal_of=renewal_of,
             certificate_serial=None,
             order=None,
@@ -193,18 +190,19 @@ class EnrollmentService:
             updated_at=now,
         )
 
-    async def _decide(self, enrollment: Enrollment, source: str) -> Outcome:
+    async def _decide(self, enrollment: Enrollment, spend: bytes | None, source: str) -> Outcome:
         """Ask AAA about a request seen for the first time, and record what follows from the answer."""
         decision = await self._authorizer.authorize(self._access_request(enrollment, source))
         match decision:
             case Accept():
                 reserved = self._reserve(enrollment)
-                await self._store.insert_enrollment(reserved)
+                await self._store.insert_enrollment(reserved, spend=spend)
                 return await self._issue(reserved)
             case Reject(reason=reason):
                 raise NotAuthorized(reason)
             case Defer(reason=reason):
-                await self._store.insert_enrollment(enrollment)
+                # The challenge is taken now: what waits for approval must not lose it to another request.
+                await self._store.insert_enrollment(enrollment, spend=spend)
                 log.info("enrollment_deferred", **self._facts(enrollment), reason=reason)
                 return Undecided()
             case _:

@@ -16,13 +16,13 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, cast
 
-from scep_ra.errors import ScepRaError
+from scep_ra.errors import Unavailable
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-class Overloaded(ScepRaError):
+class Overloaded(Unavailable):
     """As much work waits as is allowed to; the peer should come back later."""
 
 

@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.typedefs import LooseHeaders
 
 from scep_ra.enrollment.challenges import ChallengeSeal
 from scep_ra.enrollment.errors import EnrollmentError
@@ -184,9 +185,9 @@ def _proof(context: ReplyContext) -> IdentityProof:
 
 
 def _transport_error(error: TransportError) -> web.Response:
-    headers = {hdrs.ALLOW: "GET, HEAD, POST"} if isinstance(error, MethodNotAllowed) else {}
+    headers = {hdrs.ALLOW: "GET, HEAD, POST"} if isinstance(error, MethodNotAllowed) else None
     return _plain(error.http_status, str(error), headers)
 
 
-def _plain(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def _plain(status: int, text: str, headers: LooseHeaders | None = None) -> web.Response:
     return web.Response(status=status, body=f"{text}\n".encode(), content_type="text/plain", headers=headers)
