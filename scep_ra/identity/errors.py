@@ -4,19 +4,16 @@
     ├── NoIdentity              nothing where the profile looks
     ├── UnreadableIdentity      subject or subjectAltName is not the ASN.1 it should be
     ├── InvalidDeviceID         a text breaks the grammar of its kind
-    └── ConflictingIdentity     two places name different devices
+    └── ConflictingIdentity     two places name different devices (in `extract`, beside the claims that it carries)
 
 Texts name the place and the value at fault; they are for the log, a peer is told the code.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from scep_ra.errors import ScepRaError
-
-if TYPE_CHECKING:  # the claims are built from values that raise these errors
-    from scep_ra.identity.extract import IdentityClaim
 
 
 class IdentityError(ScepRaError):
@@ -41,13 +38,3 @@ class InvalidDeviceID(IdentityError):
     """The text breaks the grammar of its kind; the message says which rule."""
 
     code = "identity_invalid"
-
-
-class ConflictingIdentity(IdentityError):
-    """Two claims of strong sources name different devices; both are in `claims`."""
-
-    code = "identity_conflict"
-
-    def __init__(self, first: IdentityClaim, second: IdentityClaim) -> None:
-        self.claims = (first, second)
-        super().__init__(f"{first.source} says {first.device_id}, {second.source} says {second.device_id}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scep_ra.identity.errors import ConflictingIdentity, InvalidDeviceID, NoIdentity, UnreadableIdentity
+from scep_ra.identity.errors import IdentityError, InvalidDeviceID, NoIdentity, UnreadableIdentity
 from scep_ra.identity.types import DeviceID, DeviceIDKind, classify
 from scep_ra.pki import der, names, oids
 from scep_ra.pki.errors import MalformedData
@@ -48,6 +48,16 @@ class IdentityClaim:
 
     device_id: DeviceID
     source: str
+
+
+class ConflictingIdentity(IdentityError):
+    """Two claims of strong sources name different devices; both are in `claims`."""
+
+    code = "identity_conflict"
+
+    def __init__(self, first: IdentityClaim, second: IdentityClaim) -> None:
+        self.claims = (first, second)
+        super().__init__(f"{first.source} says {first.device_id}, {second.source} says {second.device_id}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scep_ra.identity.errors import (
-    ConflictingIdentity,
     IdentityError,
     InvalidDeviceID,
     NoIdentity,
     UnreadableIdentity,
 )
-from scep_ra.identity.extract import IdentityClaim, check_rules, choose_device_id, extract_claims
+from scep_ra.identity.extract import ConflictingIdentity, IdentityClaim, check_rules, choose_device_id, extract_claims
 from scep_ra.identity.types import parse_device_id
 from scep_ra.pki import der, names, oids
 
