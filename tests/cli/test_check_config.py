@@ -1,0 +1,42 @@
+"""Claims about `scep-ra check-config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scep_ra.config_file import render_template
+from tests.support.command_line import CommandLine
+
+
+def test_a_good_file_is_called_good(scep_ra: CommandLine, tmp_path: Path) -> None:
+    """With the profiles that it defines, and without making a data directory."""
+    file = tmp_path / "mine.toml"
+    file.write_text("[profile.vpn]\n[profile.lab]\n")
+    assert scep_ra.ok("check-config", "--config", str(file)).out == f"{file}: ok, profiles: vpn, lab\n"
+    assert not scep_ra.data.exists()
+
+
+def test_without_a_file_the_defaults_are_good(scep_ra: CommandLine) -> None:
+    """Nothing has to be written before the first start."""
+    assert scep_ra.ok("check-config").out == "defaults (no file): ok, profiles: default\n"
+
+
+def test_every_problem_is_printed_and_the_status_is_2(scep_ra: CommandLine, tmp_path: Path) -> None:
+    """One line each."""
+    file = tmp_path / "bad.toml"
+    file.write_text("[server]\nport = -1\nprot = 1\n")
+    outcome = scep_ra("check-config", "--config", str(file))
+    assert (outcome.status, len(outcome.err.splitlines()), outcome.out) == (2, 2, "")
+
+
+def test_weak_settings_are_warned_about_on_standard_error(scep_ra: CommandLine, tmp_path: Path) -> None:
+    """They are allowed all the same."""
+    file = tmp_path / "weak.toml"
+    file.write_text("[profile.old.algorithms]\nallow_sha1 = true\n")
+    outcome = scep_ra.ok("check-config", "--config", str(file))
+    assert outcome.err.startswith("warning: profile.old.algorithms.allow_sha1 is on: ")
+
+
+def test_the_template_is_printed(scep_ra: CommandLine) -> None:
+    """`scep-ra check-config --template > scep-ra.toml` starts a file."""
+    assert scep_ra.ok("check-config", "--template").out == render_template()

@@ -1,0 +1,57 @@
+"""Claims about `scep-ra serve`: what it hands to the server and what it prints; the server has tests of its own."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.support.command_line import CommandLine
+
+
+@pytest.fixture
+def small(scep_ra: CommandLine) -> CommandLine:
+    """Return a configuration whose first start is quick, with a weak setting."""
+    scep_ra.data.mkdir(mode=0o700)
+    (scep_ra.data / "scep-ra.toml").write_text(
+        '[ca.default]\nkey_type = "ec-p256"\ntiers = 1\n[profile.default.algorithms]\nallow_sha1 = true\n'
+    )
+    return scep_ra
+
+
+@pytest.mark.parametrize("program", [["-m", "scep_ra"], ["-c", "from scep_ra.cli.main import main; main()"]])
+def test_the_server_announces_itself_serves_and_ends_on_sigterm(small: CommandLine, program: list[str]) -> None:
+    """The URL on standard output answers, log lines are on standard error, the exit status is 0."""
+    command = [sys.executable, *program, "serve", "--data", str(small.data), "--port", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        try:
+            assert "is ready" in server.stdout.readline()
+            url = server.stdout.readline().strip()
+            with urllib.request.urlopen(f"{url}?operation=GetCACaps") as reply:
+                assert b"POSTPKIOperation" in reply.read()
+        finally:
+            server.send_signal(signal.SIGTERM)
+        rest, log = server.stdout.read(), server.stderr.read()
+    assert server.returncode == 0, log
+    assert f"--data {small.data} device add" in rest
+    assert "weak_setting" in log
+
+
+def test_a_port_that_is_taken_ends_with_status_2(small: CommandLine) -> None:
+    """The message says which, and how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        outcome = small("serve", "--port", str(port))
+    assert outcome.status == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in outcome.err
+
+
+def test_a_port_outside_the_range_is_a_usage_error(small: CommandLine) -> None:
+    """Before anything is made."""
+    assert small("serve", "--port", "70000").status == 2
