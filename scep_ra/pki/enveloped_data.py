@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -183,6 +183,8 @@ def _block_cipher(cipher: Cipher, key: bytes, iv: bytes) -> BlockCipher[modes.CB
             return BlockCipher(TripleDES(key), modes.CBC(iv))
         case Cipher.AES128 | Cipher.AES192 | Cipher.AES256:
             return BlockCipher(block_ciphers.AES(key), modes.CBC(iv))
+        case _:
+            assert_never(cipher)
 
 
 # --- sealing -------------------------------------------------------------------------------------------------------
