@@ -7,4 +7,6 @@
     issuance      TBS and extension writing     lint          the last look at a certificate
     signed_data   CMS SignedData                enveloped_data  CMS EnvelopedData
     password      PasswordRecipientInfo         oids          every object identifier, once
+
+What only SCEP knows (message types, attributes, failInfo) belongs to `scep_ra.scep`.
 """
