@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -64,6 +64,7 @@ class Parts:
     authorities: Mapping[str, CertificateAuthority]
     chains: Mapping[str, Sequence[Certificate]]
     ras: Mapping[str, RAMaterial]
+    authorizers: Mapping[str, Authorizer]
     revocations: RevocationService
     public_url: str
 
@@ -84,7 +85,7 @@ def _endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
         enrollment=EnrollmentService(
             rules=_enrollment_rules(name, profile, parts.public_url),
             store=parts.store,
-            authorizer=_authorizer(profile, parts),
+            authorizer=parts.authorizers[profile.authorizer],
             ca=parts.authorities[profile.ca],
             now=utc_now,
             random=secrets.token_bytes,
@@ -111,12 +112,6 @@ def _ra_of(profile: ProfileConfig, parts: Parts) -> RAMaterial:
         return parts.ras[profile.ra]
     material = load_ca(parts.settings.data_dir, profile.ca, now=utc_now())
     return RAMaterial(key=material.signer, certificate=material.chain[0])
-
-
-def _authorizer(profile: ProfileConfig, parts: Parts) -> Authorizer:
-    config = parts.settings.config.aaa[profile.authorizer]
-    shared = aaa_registry.Parts(devices=parts.store)
-    return aaa_registry.load_authorizer(config.type, shared, config.model_dump(exclude={"type"}))
 
 
 def _server_rules(profile: ProfileConfig, config: Config) -> ServerRules:
@@ -167,9 +162,12 @@ class Health:
     def __init__(self) -> None:
         self._errors: dict[str, str | None] = {"start": "not started yet"}
 
-    def checks(self, names: Sequence[str]) -> Mapping[str, Check]:
+    def checks(self, names: Iterable[str]) -> Mapping[str, Check]:
         """Return the checks for `web.health`."""
-        return {name: lambda name=name: self._errors.get(name, "not checked yet") for name in names}  # type: ignore[misc]
+        return {name: partial(self._error, name) for name in names}
+
+    def _error(self, name: str) -> str | None:
+        return self._errors.get(name, "not checked yet")
 
     def note(self, name: str, error: str | None) -> None:
         """Remember what a check found; None = well."""
@@ -194,35 +192,44 @@ class Server:
             pool=self._pool,
             now=utc_now,
             max_message_bytes=self._settings.config.limits.max_message_bytes,
+            max_at_work=self._settings.config.limits.max_waiting_requests,
         )
         # The body may be base64 of a message of full size, with line breaks.
         application = web.Application(client_max_size=self._settings.config.limits.max_message_bytes * 3 // 2)
-        application.add_routes(health_routes(self.health.checks(["start", "store", *self._authority_checks()])))
+        application.add_routes(health_routes(self.health.checks(["start", *self._probes()])))
         authorities = self.parts.authorities
         issuers = {n: c[0] for n, c in self.parts.chains.items() if isinstance(authorities[n], SupportsCRL)}
         application.add_routes(repository_routes(self.parts.revocations, issuers))
         application.router.add_route("*", "/{path:.*}", front.handle)
         return application
 
-    def _authority_checks(self) -> list[str]:
-        return [f"ca.{name}" for name in self.parts.authorities]
+    def _probes(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {
+            "store": self._store.check,
+            **{f"aaa.{name}": authorizer.check for name, authorizer in self.parts.authorizers.items()},
+            **{f"ca.{name}": authority.check for name, authority in self.parts.authorities.items()},
+        }
 
     async def resolve_intents(self) -> None:
         """Carry out what a crash, or a CA that was away, has left open."""
         for enrollment in await self._store.open_intents():
             endpoint = self.endpoints.get(enrollment.key.profile)
             if endpoint is None:
-                log.warning("intent_without_profile", profile=enrollment.key.profile, id=enrollment.enrollment_id)
+                log.warning(
+                    "intent_without_profile", profile=enrollment.key.profile, enrollment_id=enrollment.enrollment_id
+                )
                 continue
             try:
                 await endpoint.enrollment.resume(enrollment)
             except ScepRaError as error:
                 log.warning("intent_failed", enrollment_id=enrollment.enrollment_id, reason=str(error))
+            except Exception:
+                # One intent that trips over a bug keeps neither the others nor the server from going on.
+                log.exception("intent_failed", enrollment_id=enrollment.enrollment_id)
 
     async def check(self) -> None:
         """Run every check once and note what it found."""
-        probes = {"store": self._store.check, **{f"ca.{n}": ca.check for n, ca in self.parts.authorities.items()}}
-        for name, probe in probes.items():
+        for name, probe in self._probes().items():
             try:
                 await probe()
             except ScepRaError as error:
@@ -232,24 +239,31 @@ class Server:
                 self.health.note(name, None)
 
     async def keep_house(self) -> None:
-        """Repeat checks, unfinished business and expiry until cancelled."""
+        """Repeat `keep_house_once` until cancelled."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
-            try:
-                await self.check()
-                await self.resolve_intents()
-                for name, profile in self._settings.config.profile.items():
-                    before = utc_now() - timedelta(days=profile.replay_days)
-                    await self._store.expire_pending(name, before, utc_now())
-            except ScepRaError as error:
-                log.warning("housekeeping_failed", reason=str(error))
+            await self.keep_house_once()
+
+    async def keep_house_once(self) -> None:
+        """Check everything, carry out what is unfinished, let old requests expire; what fails is logged."""
+        try:
+            await self.check()
+            await self.resolve_intents()
+            for name, profile in self._settings.config.profile.items():
+                before = utc_now() - timedelta(days=profile.replay_days)
+                await self._store.expire_pending(name, before, utc_now())
+        except ScepRaError as error:
+            log.warning("housekeeping_failed", reason=str(error))
+        except Exception:
+            # A bug must not end the rounds unseen: the next may succeed, and readiness is only as fresh as they are.
+            log.exception("housekeeping_failed")
 
 
 @contextlib.asynccontextmanager
 async def _running(settings: Settings, sock: socket.socket, public_url: str) -> AsyncIterator[tuple[Server, Listener]]:
     """Bring everything up in order, and down in the reverse."""
     limits = settings.config.limits
-    pool = CryptoPool(threads=limits.crypto_threads or os.cpu_count() or 1, max_waiting=limits.max_waiting_requests)
+    pool = CryptoPool(threads=limits.crypto_threads, max_waiting=limits.max_waiting_requests)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(pool.close)
         store = await stack.enter_async_context(open_store(settings))
@@ -279,12 +293,17 @@ _GUARD_FIELDS: Final = {
 
 async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_url: str) -> Parts:
     authorities = await asyncio.to_thread(load_cas, settings, pool.run)
+    lent = aaa_registry.Parts(devices=store)
     return Parts(
         settings=settings,
         store=store,
         authorities=authorities,
         chains={name: await authority.chain() for name, authority in authorities.items()},
         ras=await asyncio.to_thread(load_ras, settings),
+        authorizers={
+            name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude={"type"}))
+            for name, config in settings.config.aaa.items()
+        },
         revocations=revocation_service(store, authorities, pool.run),
         public_url=public_url,
     )

@@ -63,10 +63,10 @@ class LimitsConfig(Table):
     """Open connections from one address; gateways speak for many devices, so not too few."""
 
     max_waiting_requests: int = Field(default=256, ge=1)
-    """PKIMessages waiting for a crypto thread; more are answered 503 with Retry-After."""
+    """PKIMessages at work at a time; more are answered 503 with Retry-After."""
 
     crypto_threads: int = Field(default=0, ge=0)
-    """Threads for RSA and EC work; 0 = one per processor."""
+    """Threads for RSA and EC work. 0 = none, the fastest for RSA-2048 and EC; one per processor for larger keys."""
 
 
 class StorageConfig(Table):

@@ -6,7 +6,8 @@ No decision is taken here. CPU work goes to the crypto pool, so that the loop an
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, assert_never
@@ -72,11 +73,14 @@ class ScepFront:
         pool: CryptoPool,
         now: Callable[[], datetime],
         max_message_bytes: int,
+        max_at_work: int = 256,
     ) -> None:
         self._endpoints = endpoints
         self._pool = pool
         self._now = now
         self._max_message_bytes = max_message_bytes
+        self._max_at_work = max_at_work
+        self._at_work = 0
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer any method on any SCEP path; see `web.errors` for what becomes of errors."""
@@ -88,7 +92,8 @@ class ScepFront:
             call = parse_call(
                 request.method, request.raw_path, await request.read(), max_message_bytes=self._max_message_bytes
             )
-            reply = await self._answer(self._endpoints[profile], call, source)
+            with self._place():
+                reply = await self._answer(self._endpoints[profile], call, source)
         except TransportError as error:
             log.info("request_malformed", profile=profile, source=source, reason=str(error))
             return _transport_error(error)
@@ -103,6 +108,17 @@ class ScepFront:
             log.exception("internal_error", profile=profile, source=source, incident=incident)
             return _plain(500, f"internal error, incident {incident}")
         return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of a bounded number of places; raise Overloaded before any work is done when there is none."""
+        if self._at_work >= self._max_at_work:
+            raise Overloaded(f"{self._at_work} requests are at work ([limits] max_waiting_requests)")
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
 
     async def _answer(self, endpoint: Endpoint, call: ScepCall, source: str) -> ScepReply:
         match await self._pool.run(endpoint.server.receive, call, self._now()):

@@ -170,3 +170,10 @@ def test_a_job_that_outlives_its_loop_does_not_break_its_thread() -> None:
 
     assert asyncio.run(come_back()) == 1
     pool.close()
+
+
+async def test_without_threads_the_work_is_done_at_once_in_the_thread_of_the_loop() -> None:
+    """A pool of no threads costs no hand-over."""
+    pool = CryptoPool(threads=0, max_waiting=1)
+    assert await pool.run(threading.get_ident) == threading.get_ident()
+    pool.close()
