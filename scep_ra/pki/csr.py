@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from scep_ra.pki import der, oids
@@ -23,7 +24,7 @@ _EXTENSION_REQUESTS: Final = frozenset({oids.EXTENSION_REQUEST, oids.MS_CERT_EXT
 MAX_CHALLENGE_BYTES: Final = 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is parsed late is kept
 class CertificationRequest:
     """A request as received; everything behind `trailing` is parsed only when asked for."""
 
@@ -54,17 +55,21 @@ class CertificationRequest:
             raise AlgorithmRefused(f"PKCS#10 signed with {digest}")
         verify_signature(load_public_key(self.spki), algorithm, digest, self.signature, self.info)
 
-    def attribute_values(self, oid: str) -> tuple[bytes, ...]:
-        """Return the DER values of all attributes of this type, in order; raise MalformedData."""
-        values: list[bytes] = []
+    @cached_property
+    def _values_by_type(self) -> dict[str, tuple[bytes, ...]]:
+        values: dict[str, tuple[bytes, ...]] = {}
         reader = der.Reader(self.attributes)
         while not reader.at_end():
             attribute = reader.enter()
-            if attribute.oid() == oid:
-                elements = attribute.enter(der.SET)
-                while not elements.at_end():
-                    values.append(elements.element())
-        return tuple(values)
+            oid = attribute.oid()
+            elements = attribute.enter(der.SET)
+            while not elements.at_end():
+                values[oid] = (*values.get(oid, ()), elements.element())
+        return values
+
+    def attribute_values(self, oid: str) -> tuple[bytes, ...]:
+        """Return the DER values of all attributes of this type, in order; raise MalformedData."""
+        return self._values_by_type.get(oid, ())
 
     @property
     def challenge_password(self) -> str | None:
