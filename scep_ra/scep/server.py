@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -224,6 +224,8 @@ class ScepServer:
                 raise UnsupportedOperation("no CA rollover is prepared")
             case Operation.PKI_OPERATION:
                 return self._receive_message(parse_message(call.message, self._rules.limits), now)
+            case _:
+                assert_never(call.operation)
 
     def _receive_message(self, message: PKIMessage, now: datetime) -> PKIEvent:
         context = ReplyContext(
@@ -364,6 +366,8 @@ class ScepServer:
                 return CRLRequested(reply_to=context, issuer=issuer, certificate_serial=serial)
             case MessageType.CERT_POLL | MessageType.CERT_REP:  # pragma: no cover - both are dealt with before
                 raise InvalidRequest(f"{message_type.name} has no body to read")
+            case _:
+                assert_never(message_type)
 
     def _read_csr(self, context: ReplyContext, body: bytes) -> CertificationRequest:
         """Read the PKCS#10 and prove possession.

@@ -25,13 +25,24 @@ ROCA_PRIMES: Final = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109,
 _SMALL_PRIMES: Final = math.prod(n for n in range(2, 752) if all(n % divisor for divisor in range(2, n)))
 
 
-@cache
-def rsa_key(owner: str = "device", bits: int = 2048) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+def rsa_key(owner: str = "device", bits: int = 2048, exponent: int = 65537) -> rsa.RSAPrivateKey:
+    """Return the RSA key of this owner, the same one throughout the session."""
+    return _rsa_key(owner, bits, exponent)
 
 
-@cache
 def ec_key(curve: str = "secp256r1", owner: str = "device") -> ec.EllipticCurvePrivateKey:
+    """Return the EC key of this owner on this curve, the same one throughout the session."""
+    return _ec_key(curve, owner)
+
+
+# One spelling of the arguments: the cache holds f() and f(default) for two.
+@cache
+def _rsa_key(owner: str, bits: int, exponent: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=exponent, key_size=bits)
+
+
+@cache
+def _ec_key(curve: str, owner: str) -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(CURVES[curve])
 
 

@@ -44,3 +44,35 @@ def mutations(octets: bytes) -> st.SearchStrategy[bytes]:
     truncated = st.integers(0, last).map(lambda length: octets[:length])
     doubled = st.integers(0, count_elements(octets) - 1).map(lambda number: duplicate_element(octets, number))
     return changed | truncated | doubled
+
+
+# --- the same in BER -----------------------------------------------------------------------------------------------
+
+
+def streamed(octets: bytes, segment: int = 100) -> bytes:
+    """Return DER as BER of indefinite length throughout, long OCTET STRINGs cut into segments."""
+    parts: list[bytes] = []
+    reader = der.Reader(octets)
+    while not reader.at_end():
+        tag = reader.peek()
+        if tag & _CONSTRUCTED:
+            parts.append(bytes((tag, 0x80)) + streamed(reader.enter(tag).remaining(), segment) + b"\x00\x00")
+            continue
+        contents = reader.contents(tag)
+        if tag == der.OCTET_STRING and len(contents) > segment:
+            cut = [contents[start : start + segment] for start in range(0, len(contents), segment)]
+            parts.append(b"\x24\x80" + b"".join(map(der.octet_string, cut)) + b"\x00\x00")
+        else:
+            parts.append(der.element(tag, contents))
+    return b"".join(parts)
+
+
+def long_lengths(octets: bytes) -> bytes:
+    """Return DER as BER in which every length takes five octets."""
+    parts: list[bytes] = []
+    reader = der.Reader(octets)
+    while not reader.at_end():
+        tag = reader.peek()
+        contents = long_lengths(reader.enter(tag).remaining()) if tag & _CONSTRUCTED else reader.contents(tag)
+        parts.append(bytes((tag, 0x84)) + len(contents).to_bytes(4, "big") + contents)
+    return b"".join(parts)
