@@ -24,6 +24,10 @@ COMMANDS: Final = {
     "challenge": ("scep_ra.cli.challenge:challenge", "Make one-time challenges."),
     "certificate": ("scep_ra.cli.certificate:certificate", "List, show, export and revoke certificates."),
     "ca": ("scep_ra.cli.ca:ca", "Show and export the certificates of CAs and RAs."),
+    "enroll": ("scep_ra.cli.scep_client:enroll", "Get a certificate from a SCEP server, or renew one."),
+    "getca": ("scep_ra.cli.scep_client:getca", "Show the CA and RA certificates of a SCEP server."),
+    "getcaps": ("scep_ra.cli.scep_client:getcaps", "Show what a SCEP server announces."),
+    "decode": ("scep_ra.cli.decode:decode", "Explain a captured message, certificate, request or CRL."),
 }
 
 REFUSED: Final = 1
