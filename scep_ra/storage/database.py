@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+# RFC 5280 4.1.2.2: at most 20 octets and no sign.
+CERTIFICATE_SERIALS: Final = range(1 << 160)
 
 
 class UniqueViolation(Exception):
@@ -73,7 +75,7 @@ def decode_time(microseconds: int) -> datetime:
 
 def encode_serial(certificate_serial: int) -> str:
     """Return 40 hexadecimal digits, which sort like the numbers; raise ValueError when it has more than 20 octets."""
-    if not 0 <= certificate_serial < 1 << 160:
+    if certificate_serial not in CERTIFICATE_SERIALS:
         raise ValueError("a certificate serial has at most 20 octets and no sign (RFC 5280 4.1.2.2)")
     return f"{certificate_serial:040x}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,14 +48,20 @@ async def open_sqlite(directory: Path) -> Store:
 OPENERS: dict[str, Callable[[Path], Awaitable[Store]]] = {"sqlite": open_sqlite}
 
 
+@asynccontextmanager
+async def closing(store: Store) -> AsyncIterator[Store]:
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 @pytest.fixture(params=OPENERS)
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
     """Two nodes on one database."""
     opener = OPENERS[request.param]
-    first, second = await opener(tmp_path), await opener(tmp_path)
-    yield first, second
-    await first.close()
-    await second.close()
+    async with closing(await opener(tmp_path)) as first, closing(await opener(tmp_path)) as second:
+        yield first, second
 
 
 @pytest.fixture
@@ -455,6 +462,11 @@ class TestCertificates:
         await issue(store)
         assert await store.certificate("default", SERIAL) is None
         assert await store.certificate("other", SERIAL + 1) is None
+
+    @pytest.mark.parametrize("certificate_serial", [-1, 1 << 160, 1 << 400])
+    async def test_a_serial_that_no_certificate_can_have_is_none(self, store: Store, certificate_serial: int) -> None:
+        """Peers may ask for any number."""
+        assert await store.certificate("default", certificate_serial) is None
 
     async def test_certificates_are_listed_newest_first_for_all_or_one_device(self, store: Store) -> None:
         """Issued last, listed first."""
