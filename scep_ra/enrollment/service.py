@@ -15,7 +15,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Defer, Reject
+from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Decision, Defer, Reject
 from scep_ra.ca.base import CertificateAuthority, Issued, IssuePending, IssueRequest
 from scep_ra.enrollment.challenges import challenge_digest, check_challenge
 from scep_ra.enrollment.errors import (
@@ -236,7 +236,7 @@ class EnrollmentService:
                 assert_never(enrollment.state)
 
     async def _decide_pending(self, enrollment: Enrollment, source: str) -> Outcome:
-        decision = await self._authorizer.authorize(self._access_request(enrollment, source))
+        decision = await self._ask_again(enrollment, source)
         match decision:
             case Accept():
                 return await self._approve(enrollment, source)
@@ -252,14 +252,17 @@ class EnrollmentService:
 
     async def _approve(self, enrollment: Enrollment, source: str) -> Outcome:
         reserved = self._reserve(enrollment)
-        approved = await self._store.advance(
-            enrollment.enrollment_id,
-            EnrollmentState.PENDING,
-            EnrollmentEvent.APPROVE,
-            self._now(),
-            certificate_serial=reserved.certificate_serial,
-            order=reserved.order,
-        )
+        try:
+            approved = await self._store.advance(
+                enrollment.enrollment_id,
+                EnrollmentState.PENDING,
+                EnrollmentEvent.APPROVE,
+                self._now(),
+                certificate_serial=reserved.certificate_serial,
+                order=reserved.order,
+            )
+        except AlreadyRenewed:
+            raise RenewalRefused("the certificate was renewed by another request meanwhile") from None
         if approved:
             return await self._issue(reserved)
         # Another poll or node was faster; what it reserved counts, not what we did.
@@ -267,7 +270,7 @@ class EnrollmentService:
         return await self._again(current, certificate, source)
 
     async def _check_authorized(self, enrollment: Enrollment, source: str) -> None:
-        decision = await self._authorizer.authorize(self._access_request(enrollment, source))
+        decision = await self._ask_again(enrollment, source)
         match decision:
             case Accept():
                 return
@@ -275,6 +278,14 @@ class EnrollmentService:
                 raise NotAuthorized(f"no longer authorized: {reason}")
             case _:
                 assert_never(decision)
+
+    async def _ask_again(self, enrollment: Enrollment, source: str) -> Decision:
+        """Ask AAA; a certificate revoked since it asked for its successor is a no, whatever AAA says."""
+        if enrollment.renewal_of is not None:
+            renewed = await self._store.certificate(enrollment.ca, enrollment.renewal_of)
+            if renewed is None or renewed.revoked_at is not None:
+                return Reject(reason="the certificate to be renewed was revoked meanwhile")
+        return await self._authorizer.authorize(self._access_request(enrollment, source))
 
     def _issued_before(self, enrollment: Enrollment, stored: StoredCertificate | None) -> Certificate:
         if stored is None:
@@ -306,17 +317,19 @@ class EnrollmentService:
         now = self._now()
         csr = parse_request(enrollment.csr)
         serial = new_certificate_serial(self._random)
-        order = self._ca.prepare(
-            IssueRequest(
-                certificate_serial=serial,
-                subject=csr.subject,
-                spki=csr.spki,
-                subject_alt_name=None,
-                not_before=now - _BACKDATE,
-                not_after=now + self._rules.validity,
-                profile=self._rules.certificate,
-            )
+        wanted = IssueRequest(
+            certificate_serial=serial,
+            subject=csr.subject,
+            spki=csr.spki,
+            subject_alt_name=None,
+            not_before=now - _BACKDATE,
+            not_after=now + self._rules.validity,
+            profile=self._rules.certificate,
         )
+        try:
+            order = self._ca.prepare(wanted)
+        except Refused as error:
+            raise IssuanceRefused(str(error)) from error
         return replace(
             enrollment, state=EnrollmentState.ISSUING, certificate_serial=serial, order=order, updated_at=now
         )
