@@ -61,7 +61,7 @@ _CIPHERS: Final = (Cipher.TRIPLE_DES, Cipher.AES128, Cipher.AES192, Cipher.AES25
 _ADVICE: Final = {
     FailInfo.BAD_ALG: "it does not accept this digest, cipher or kind of key: see `scep-ra getcaps`",
     FailInfo.BAD_MESSAGE_CHECK: "it could not verify or decrypt the request: was it encrypted to its RA certificate?",
-    FailInfo.BAD_REQUEST: "it does not want to: check the challenge, the subject, and that the device is registered",
+    FailInfo.BAD_REQUEST: "not authorized: check the challenge, the subject, and that the device is registered",
     FailInfo.BAD_TIME: "the clocks disagree: set this machine's",
     FailInfo.BAD_CERT_ID: "it knows no such certificate or request",
 }
