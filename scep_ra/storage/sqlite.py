@@ -10,8 +10,9 @@ import asyncio
 import os
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -62,7 +63,8 @@ class SqliteDatabase:
     @classmethod
     async def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
         """Open the file, creating it (mode 0600) and its tables as needed; raise Unavailable or Misconfigured."""
-        await asyncio.to_thread(_prepare_file, path)
+        with _translated(path):
+            await asyncio.to_thread(_prepare_file, path)
         writer, reader = (_Connection(lambda: _connect(path, busy_timeout_s), iter_chunk_size=1) for _ in range(2))
         database = cls(path, writer, reader)
         try:
@@ -160,7 +162,7 @@ def _prepare_file(path: Path) -> None:
     """Create the file for its owner alone, or check that it is so; raise Misconfigured."""
     try:
         if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            _create_file(path)
         # Not opened to look at it: POSIX drops all locks that a process has on a file when it closes any descriptor.
         mode = path.stat().st_mode
     except OSError as error:
@@ -171,6 +173,23 @@ def _prepare_file(path: Path) -> None:
         raise Misconfigured(
             f"the database file {path} is open to other users (mode {stat.S_IMODE(mode):04o}): run chmod 600 {path}"
         )
+
+
+def _create_file(path: Path) -> None:
+    """Put an empty database in place that has its log already.
+
+    The switch to a log needs the file alone and does not wait for it: two processes at their first start would get in
+    each other's way. So each makes its own, and the first to link it wins.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # mode 0600
+    os.close(descriptor)
+    try:
+        with closing(_connect(Path(name), BUSY_TIMEOUT_S)) as connection:
+            _use_write_ahead_log(connection)
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
 
 
 def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
 from scep_ra.storage.sql import SqlStore
-from scep_ra.storage.sqlite import SqliteDatabase, _use_write_ahead_log
+from scep_ra.storage.sqlite import BUSY_TIMEOUT_S, SqliteDatabase, _use_write_ahead_log
 from tests.support.records import (
     NOW,
     SERIAL,
@@ -65,11 +65,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite"
 
 
+Opener = Callable[..., Awaitable[SqliteDatabase]]
+
+
 @pytest.fixture
-async def database(path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = await SqliteDatabase.open(path, busy_timeout_s=0.02)
-    yield database
-    await database.close()
+async def open_database(path: Path) -> AsyncIterator[Opener]:
+    """Open the file as often as a test likes; whatever is open at its end is closed, or its threads would stay."""
+    opened: list[SqliteDatabase] = []
+
+    async def open_one(file: Path = path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> SqliteDatabase:
+        database = await SqliteDatabase.open(file, busy_timeout_s=busy_timeout_s)
+        opened.append(database)
+        return database
+
+    yield open_one
+    for database in opened:
+        await database.close()
+
+
+@pytest.fixture
+async def database(open_database: Opener) -> SqliteDatabase:
+    return await open_database(busy_timeout_s=0.02)
 
 
 async def insert_counter(session: Session, ca: str = "default") -> int:
@@ -114,63 +130,73 @@ def umask(mask: int) -> Iterator[None]:
 
 
 class TestFile:
-    async def test_file_log_and_shared_memory_are_for_the_owner_alone(self, path: Path) -> None:
+    async def test_file_log_and_shared_memory_are_for_the_owner_alone(self, path: Path, open_database: Opener) -> None:
         """Whatever the umask lets through."""
         with umask(0):
-            database = await SqliteDatabase.open(path)
+            database = await open_database()
             await database.write(insert_counter)
-            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-            await database.close()
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
         assert modes == {"store.sqlite": 0o600, "store.sqlite-wal": 0o600, "store.sqlite-shm": 0o600}
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
-    async def test_a_file_open_to_others_is_refused_with_the_mend(self, path: Path, mode: int) -> None:
+    async def test_a_file_open_to_others_is_refused_with_the_mend(
+        self, path: Path, open_database: Opener, mode: int
+    ) -> None:
         """Somebody may have copied it: the operator must know."""
         put_file(path, b"", mode)
         with pytest.raises(Misconfigured, match=f"mode {mode:04o}.*chmod 600 {path}"):
-            await SqliteDatabase.open(path)
+            await open_database()
 
-    async def test_a_directory_in_place_of_the_file_is_refused(self, tmp_path: Path) -> None:
+    async def test_a_directory_in_place_of_the_file_is_refused(self, tmp_path: Path, open_database: Opener) -> None:
         """The message names the key."""
         with pytest.raises(Misconfigured, match="is not a file"):
-            await SqliteDatabase.open(tmp_path)
+            await open_database(tmp_path)
 
-    async def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
+    async def test_a_missing_directory_is_named(self, tmp_path: Path, open_database: Opener) -> None:
         """Only the data directory's owner makes directories."""
         with pytest.raises(Misconfigured, match=r"gone/store.sqlite: No such file or directory"):
-            await SqliteDatabase.open(tmp_path / "gone" / "store.sqlite")
+            await open_database(tmp_path / "gone" / "store.sqlite")
 
-    async def test_a_file_that_is_no_database_is_refused_and_left_alone(self, path: Path) -> None:
+    async def test_a_file_that_is_no_database_is_refused_and_left_alone(
+        self, path: Path, open_database: Opener
+    ) -> None:
         """No thread stays behind either."""
         content = b"certainly not a database" * 100
         put_file(path, content, 0o600)
         before = set(threading.enumerate())
         with pytest.raises(Misconfigured, match="not a database"):
-            await SqliteDatabase.open(path)
+            await open_database()
         assert database_threads(besides=before) == []
         assert get_file(path) == content
 
-    async def test_a_database_newer_than_the_program_is_refused(self, path: Path) -> None:
+    async def test_a_database_newer_than_the_program_is_refused(self, open_database: Opener) -> None:
         """Half-understood data would be damaged."""
-        database = await SqliteDatabase.open(path)
+        database = await open_database()
         await database.write(lambda session: session.execute("INSERT INTO schema_version (version) VALUES (9999)"))
         await database.close()
         with pytest.raises(Misconfigured, match="schema version 9999"):
-            await SqliteDatabase.open(path)
+            await open_database()
 
-    async def test_closing_folds_the_log_into_the_file(self, path: Path) -> None:
+    async def test_closing_folds_the_log_into_the_file(self, path: Path, open_database: Opener) -> None:
         """A stopped server's data is one file to copy."""
-        database = await SqliteDatabase.open(path)
+        database = await open_database()
         await database.write(insert_counter)
         await database.close()
         assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
 
-    async def test_many_may_open_a_new_file_at_once(self, path: Path) -> None:
-        """The schema is applied by one of them."""
-        databases = await asyncio.gather(*(SqliteDatabase.open(path) for _ in range(8)))
+    @pytest.mark.parametrize("count", range(4, 9))
+    async def test_many_may_open_a_new_file_at_once(self, path: Path, open_database: Opener, count: int) -> None:
+        """The schema is applied by one of them, and nothing but the database is left."""
+        databases = await asyncio.gather(*(open_database() for _ in range(count)))
         rows = await databases[0].read(lambda session: session.fetch("SELECT version FROM schema_version"))
         await asyncio.gather(*(database.close() for database in databases))
         assert [row["version"] for row in rows] == [1]
+        assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
+
+    async def test_an_empty_file_of_the_owner_becomes_the_database(self, path: Path, open_database: Opener) -> None:
+        """As an installer may have made it."""
+        put_file(path, b"", 0o600)
+        assert await pragma(await open_database(), "journal_mode") == "wal"
 
 
 class TestDurability:
@@ -180,11 +206,10 @@ class TestDurability:
         assert await pragma(database, "synchronous") == 2
         assert await pragma(database, "foreign_keys") == 1
 
-    async def test_other_processes_are_waited_for(self, path: Path) -> None:
+    async def test_other_processes_are_waited_for(self, open_database: Opener) -> None:
         """A device import holds the lock for a moment."""
-        database = await SqliteDatabase.open(path)
+        database = await open_database()
         rows = await database.write(lambda session: session.fetch("PRAGMA busy_timeout"))
-        await database.close()
         assert rows[0]["timeout"] == 5000
 
     def test_no_log_no_service(self) -> None:
@@ -194,13 +219,13 @@ class TestDurability:
             _use_write_ahead_log(connection)
         connection.close()
 
-    async def test_a_killed_process_loses_nothing_committed_and_keeps_nothing_open(self, path: Path) -> None:
+    async def test_a_killed_process_loses_nothing_committed_and_keeps_nothing_open(
+        self, path: Path, open_database: Opener
+    ) -> None:
         """Killed in the middle of its second unit of work."""
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", CRASHER, str(path))
         assert await process.wait() == -signal.SIGKILL
-        database = await SqliteDatabase.open(path)
-        assert await counters(database) == ["committed"]
-        await database.close()
+        assert await counters(await open_database()) == ["committed"]
 
 
 class TestUnitsOfWork:
@@ -281,25 +306,27 @@ class TestOutages:
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"locked\n"
-        with pytest.raises(Unavailable, match=f"{path}.*locked"):
-            await database.write(insert_counter)
-        with pytest.raises(Unavailable):
-            await database.check()
-        assert await counters(database) == []
-        await process.communicate(b"")
+        try:
+            assert await process.stdout.readline() == b"locked\n"
+            with pytest.raises(Unavailable, match=f"{path}.*locked"):
+                await database.write(insert_counter)
+            with pytest.raises(Unavailable):
+                await database.check()
+            assert await counters(database) == []
+        finally:
+            await process.communicate(b"")
         await database.check()
         await database.write(insert_counter)
         assert await counters(database) == ["default"]
 
     @pytest.mark.usefixtures("database")
-    async def test_a_lock_held_at_the_start_is_unavailable(self, path: Path) -> None:
+    async def test_a_lock_held_at_the_start_is_unavailable(self, path: Path, open_database: Opener) -> None:
         """The migration needs the lock for a moment; no thread stays behind."""
         before = set(threading.enumerate())
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="locked"):
-            await SqliteDatabase.open(path, busy_timeout_s=0.02)
+            await open_database(busy_timeout_s=0.02)
         holder.close()
         assert database_threads(besides=before) == []
 
