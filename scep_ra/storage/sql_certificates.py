@@ -97,6 +97,8 @@ class SqlCertificates:
 
     async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
         """Mark as revoked; return False when unknown or revoked already (the first date and reason stay)."""
+        if certificate_serial not in CERTIFICATE_SERIALS:
+            return False
 
         async def work(session: Session) -> bool:
             revoked = await session.execute(

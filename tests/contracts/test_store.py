@@ -468,6 +468,14 @@ class TestCertificates:
         """Peers may ask for any number."""
         assert await store.certificate("default", certificate_serial) is None
 
+    @pytest.mark.parametrize("certificate_serial", [2**160, 2**255, -1])
+    async def test_a_serial_that_no_ca_of_ours_can_have_given_is_unknown(
+        self, store: Store, certificate_serial: int
+    ) -> None:
+        """Peers ask for any number (GetCert), and that is no mistake of ours."""
+        assert await store.certificate("default", certificate_serial) is None
+        assert not await store.revoke_certificate("default", certificate_serial, NOW, 0)
+
     async def test_certificates_are_listed_newest_first_for_all_or_one_device(self, store: Store) -> None:
         """Issued last, listed first."""
         certificates = [
