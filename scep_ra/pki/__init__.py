@@ -3,6 +3,7 @@
     der           read and write DER            ber           pre-scan with limits, BER to DER
     algorithms    digests, ciphers, policies    keys          signer and decrypter ports, key policy
     names         distinguished names           csr           PKCS#10
+    general_names subjectAltName and its like
     certificates  X.509 values                  profiles      what an issued certificate may hold
     issuance      TBS and extension writing     lint          the last look at a certificate
     signed_data   CMS SignedData                enveloped_data  CMS EnvelopedData
