@@ -36,6 +36,7 @@ from scep_ra.pki import oids
 from scep_ra.pki.algorithms import Cipher, Digest
 from scep_ra.pki.certificates import Certificate, Extension
 from scep_ra.pki.csr import build_request
+from scep_ra.pki.errors import AlgorithmRefused
 from scep_ra.pki.keys import SoftwareKey, generate_key
 from scep_ra.pki.names import format_name
 from scep_ra.scep.client import (
@@ -51,6 +52,7 @@ from scep_ra.scep.client import (
     transaction_id_for,
 )
 from scep_ra.scep.discovery import CABundle, ChosenAlgorithms, check_fingerprint, choose_algorithms
+from scep_ra.scep.errors import ReplyError
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.terms import Capability, FailInfo
 
@@ -283,7 +285,12 @@ def enroll(**given: Any) -> None:
     bundle, chosen = asyncio.run(_discover(options))
     if options.key is None:
         write_new(options.key_path, order.key.private_pem(), mode=KEY_MODE)
-    answer = asyncio.run(_exchange(options, order, bundle, chosen))
+    try:
+        answer = asyncio.run(_exchange(options, order, bundle, chosen))
+    except ReplyError as error:
+        if isinstance(error.__cause__, AlgorithmRefused):
+            raise ReplyError(f"{error}: give --allow-weak if this server knows no better") from None
+        raise
     match answer:
         case IssuedCertificate(certificate=certificate):
             write_new(options.certificate_path, pem([certificate.der]), mode=PUBLIC_MODE)
@@ -428,6 +435,8 @@ def _rules(chosen: ChosenAlgorithms, options: _Enrollment) -> ClientRules:
     replies = AlgorithmPolicy.of(
         sha1=options.allow_weak or chosen.digest is Digest.SHA1,
         triple_des=options.allow_weak or chosen.cipher is Cipher.TRIPLE_DES,
+        # micromdm answers in DES whatever it was asked in; what it hides is a certificate.
+        des_and_md5=options.allow_weak,
         password_envelope=True,
     )
     return ClientRules(digest=chosen.digest, cipher=chosen.cipher, replies=replies)

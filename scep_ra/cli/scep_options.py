@@ -58,5 +58,7 @@ timeout_option: Final[_Decorator] = click.option(
 )
 force_option: Final[_Decorator] = click.option("--force", is_flag=True, help="Replace files that exist.")
 allow_weak_option: Final[_Decorator] = click.option(
-    "--allow-weak", is_flag=True, help="Use and accept SHA-1 and 3DES where the server has nothing better."
+    "--allow-weak",
+    is_flag=True,
+    help="Use SHA-1 and 3DES where the server has nothing better, and accept DES in its answers.",
 )

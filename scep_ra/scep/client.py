@@ -208,7 +208,8 @@ class ClientTransaction:
         self._state = ClientState.NEW
         self._sought: _EnrollmentSought | _CertificateSought | _CRLSought | None = None
         self._sender_nonce = b""
-        self._nonces: set[bytes] = set()  # ours and theirs: none may come again
+        # Only the server's: micromdm returns our nonce in both attributes, and recipientNonce is what proves freshness.
+        self._seen_nonces: set[bytes] = set()
 
     @property
     def state(self) -> ClientState:
@@ -269,7 +270,6 @@ class ClientTransaction:
 
     def _call(self, message_type: MessageType, body: bytes) -> ScepCall:
         self._sender_nonce = self._random(NONCE_BYTES)
-        self._nonces.add(self._sender_nonce)
         message = build_message(
             signer=self._signer,
             digest=self._rules.digest,
@@ -301,7 +301,7 @@ class ClientTransaction:
             answer = self._read(message)
         except (MalformedMessage, PKIError) as error:
             raise ReplyError(f"the answer is not a CertRep that can be trusted: {error}") from error
-        self._nonces.add(message.sender_nonce)
+        self._seen_nonces.add(message.sender_nonce)
         self._advance(_event_of(answer))
         return answer
 
@@ -319,7 +319,7 @@ class ClientTransaction:
             raise ReplyError("the answer belongs to another transaction: its transactionID is not ours")
         if message.octets(oids.RECIPIENT_NONCE) != self._sender_nonce:
             raise ReplyError("the answer belongs to another request: its recipientNonce is not the nonce we sent")
-        if message.sender_nonce in self._nonces:
+        if message.sender_nonce in self._seen_nonces:
             raise ReplyError("the answer was seen before: its senderNonce is not fresh")
         return message
 

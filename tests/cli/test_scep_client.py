@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from scep_ra.scep.client import REPLY_LIMITS
 from scep_ra.scep.http_binding import ScepCall, ScepReply
 from scep_ra.scep.message import pki_status
 from scep_ra.scep.policy import AlgorithmPolicy
-from scep_ra.scep.server import PollRequested
+from scep_ra.scep.server import PKIEvent, PollRequested
 from scep_ra.scep.terms import (
     CA_CAPS_TYPE,
     CA_RA_CERT_TYPE,
@@ -378,6 +379,31 @@ def test_weak_algorithms_can_be_asked_for_by_name(scep_ra: CommandLine, service:
     scep_ra.ok(*command, "--digest", "sha1", "--cipher", "des-ede3-cbc")
     (request,) = service.requests
     assert (request.reply_to.digest, request.reply_to.cipher) == (Digest.SHA1, Cipher.TRIPLE_DES)
+
+
+def test_an_answer_weaker_than_the_request_needs_allow_weak(
+    scep_ra: CommandLine, service: ScepService, out: Path
+) -> None:
+    """The scepserver of micromdm answers in SHA-1 and DES, whatever it announces."""
+
+    def decide(event: PKIEvent) -> ScepReply:
+        weak = replace(event.reply_to, digest=Digest.SHA1, cipher=Cipher.DES)
+        return service.core.success(weak, [service.pair.issue(make_key("rsa-2048", "scep client").spki)])
+
+    service.decide = decide
+    command = ("enroll", service.url, *REQUEST, "-o", str(out), "--key", key_file(out.parent))
+    outcome = scep_ra(*command)
+    assert outcome.status == 1
+    assert "digest sha1 is not allowed: give --allow-weak if this server knows no better" in outcome.err
+    scep_ra.ok(*command, "--allow-weak")
+
+
+def test_an_answer_that_does_not_hold_is_an_error(scep_ra: CommandLine, service: ScepService, out: Path) -> None:
+    """What is wrong with it is the client core's to say."""
+    service.decide = lambda event: service.core.pending(replace(event.reply_to, transaction_id="another"))
+    outcome = scep_ra("enroll", service.url, *REQUEST, "-o", str(out), "--key", key_file(out.parent))
+    assert outcome.status == 1
+    assert outcome.err.endswith("the answer belongs to another transaction: its transactionID is not ours\n")
 
 
 # --- getcaps and getca ---------------------------------------------------------------------------------------------
