@@ -320,6 +320,16 @@ def test_a_request_in_bad_form_is_a_bad_request_once_its_key_is_proved(request_:
     assert refuse(SERVER, with_request(request_)) == BAD_REQUEST
 
 
+def nested(depth: int) -> bytes:
+    return b"" if depth == 0 else der.sequence(nested(depth - 1))
+
+
+@pytest.mark.parametrize("value", [nested(20), der.sequence(*[der.NULL] * 5000)], ids=["depth", "elements"])
+def test_limits_hold_for_what_was_encrypted_too(value: bytes) -> None:
+    """SR-07: an honestly signed request that is too deep or too rich is not read any further."""
+    assert refuse(SERVER, with_request(replace(REQUEST, attributes=(attribute("1.2.3", value),)))) == BAD_CHECK
+
+
 # --- no reply at all -----------------------------------------------------------------------------------------------
 
 
