@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -417,3 +418,71 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
         # Open intents are all of a partial index that holds nothing else.
         walks = [step for step in await plan(database, sql, parameters) if step.startswith("SCAN")]
         assert [step for step in walks if "enrollment_open" not in step] == [], sql
+
+
+INSERT = "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
+
+
+async def insert(session: Session, name: str) -> int:
+    return await session.execute(INSERT, name)
+
+
+async def test_units_of_work_that_wait_together_share_one_commit(tmp_path: Path) -> None:
+    """Ten writes at once cost one or two commits, and all of them are there."""
+    database = await SqliteDatabase.open(tmp_path / "db")
+    statements: list[str] = []
+    await database._writer.run(lambda connection: connection.set_trace_callback(statements.append))
+    await asyncio.gather(*(database.write(partial(insert, name=f"ca{number}")) for number in range(10)))
+    rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter"))
+    await database.close()
+    assert len(rows) == 10
+    assert statements.count("COMMIT") <= 2
+
+
+async def test_a_unit_that_fails_takes_nothing_of_its_neighbours_with_it(tmp_path: Path) -> None:
+    """Each unit of a shared transaction stands or falls alone."""
+    database = await SqliteDatabase.open(tmp_path / "db")
+
+    async def insert_twice(session: Session) -> None:
+        await session.execute(INSERT, "lost")
+        await session.execute(INSERT, "lost")
+
+    outcomes = await asyncio.gather(
+        database.write(partial(insert, name="before")),
+        database.write(insert_twice),
+        database.write(partial(insert, name="after")),
+        return_exceptions=True,
+    )
+    rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter ORDER BY ca"))
+    await database.close()
+    assert [type(outcome) for outcome in outcomes] == [int, UniqueViolation, int]
+    assert [row["ca"] for row in rows] == ["after", "before"]
+
+
+async def test_whoever_gives_up_waiting_does_not_disturb_the_batch(tmp_path: Path) -> None:
+    """A cancelled caller leaves its work to be done and its neighbours their answers."""
+    database = await SqliteDatabase.open(tmp_path / "db")
+    given_up = asyncio.ensure_future(database.write(partial(insert, name="given up")))
+    kept = asyncio.ensure_future(database.write(partial(insert, name="kept")))
+    await asyncio.sleep(0)  # both are waiting now
+    given_up.cancel()
+    assert await kept == 1
+    rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter"))
+    await database.close()
+    assert len(rows) == 2
+
+
+async def test_a_transaction_that_sqlite_gives_up_fails_all_its_units(tmp_path: Path) -> None:
+    """After a rollback that nobody asked for, no unit of the batch is told that it was stored."""
+    database = await SqliteDatabase.open(tmp_path / "db")
+
+    async def lose_everything(session: Session) -> None:
+        await session.execute("INSERT OR ROLLBACK INTO revocation_counter (ca, revocation_sequence) VALUES (NULL, 1)")
+
+    outcomes = await asyncio.gather(
+        database.write(partial(insert, name="before")), database.write(lose_everything), return_exceptions=True
+    )
+    rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter"))
+    await database.close()
+    assert [type(outcome) for outcome in outcomes] == [sqlite3.IntegrityError, sqlite3.IntegrityError]
+    assert len(rows) == 0
