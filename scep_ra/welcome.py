@@ -22,7 +22,10 @@ class Welcome:
     profiles: Sequence[str]
     chains: Mapping[str, Sequence[Certificate]]  # by CA name, from the issuing CA to the root
     command: str  # how this program is called, e.g. `.venv/bin/scep-ra --data var`
-    legacy: bool  # the default profile speaks single DES and SHA-1
+    profile: str  # the one that the examples use
+    ca: str  # its CA
+    ra: bool  # it has an RA; otherwise its CA speaks SCEP itself
+    legacy: bool  # it speaks single DES and SHA-1
 
     def text(self) -> str:
         """Return the whole page."""
@@ -30,13 +33,9 @@ class Welcome:
 
     @property
     def _url(self) -> str:
-        """The URL of the first profile, which the examples use; `default` also answers without its name."""
-        name = self._profile
-        return f"{self.base_url}/scep" if name == "default" else f"{self.base_url}/scep/{name}"
-
-    @property
-    def _profile(self) -> str:
-        return "default" if "default" in self.profiles else self.profiles[0]
+        """The URL that the examples use; `default` also answers without its name."""
+        path = "/scep" if self.profile == "default" else f"/scep/{self.profile}"
+        return shlex.quote(self.base_url + path)
 
     def _where(self) -> list[str]:
         urls = [f"  {self.base_url}/scep/{name}" for name in self.profiles]
@@ -54,34 +53,72 @@ class Welcome:
         return [*lines, ""]
 
     def _first_certificate(self) -> list[str]:
-        url, profile = shlex.quote(self._url), self._profile
-        with_profile = "" if profile == "default" else f" --profile {profile}"
-        legacy = (
-            "" if self.legacy else " - it speaks single DES and SHA-1 only: start with config/legacy-clients.toml first"
-        )
+        with_profile = "" if self.profile == "default" else f" --profile {self.profile}"
         return [
             "Register a device and make its one-time challenge:",
             f"  {self.command} device add SN123",
             f"  S=$({self.command} challenge new --device SN123{with_profile})",
             "",
             "Then enroll with one of",
+            *self._own_client(),
+            *self._sscep(),
+            *self._strongswan(),
+            *self._scepclient(),
+            *self._certmonger(),
+        ]
+
+    def _own_client(self) -> list[str]:
+        return [
             "  scep-ra:",
-            f'    {self.command} enroll {url} --subject serialNumber=SN123,CN=SN123 --challenge "$S"',
+            f'    {self.command} enroll {self._url} --subject serialNumber=SN123,CN=SN123 --challenge "$S"',
+        ]
+
+    def _sscep(self) -> list[str]:
+        # It numbers the certificates of GetCACert, the RA's first, unless there is just one.
+        signer = "ca.pem-0" if self.ra else "ca.pem"
+        return [
             "  sscep:",
             *(f"    {line}" for line in _openssl_request()),
-            f"    sscep getca -u {url} -c ca.pem",
-            f"    sscep enroll -u {url} -c ca.pem-0 -k device.key -r device.csr -l device.pem",
+            f"    sscep getca -u {self._url} -c ca.pem",
+            f"    sscep enroll -u {self._url} -c {signer} -k device.key -r device.csr -l device.pem",
+        ]
+
+    def _strongswan(self) -> list[str]:
+        # It writes the root to ca.der and the CAs below to ca-1.der, ..., and trusts nothing without all of them.
+        issuers = [f"ca-{number}.der" for number in range(1, len(self.chains[self.ca]))]
+        authorities = ["ca.der", *issuers]
+        signer = "ra.der" if self.ra else authorities[-1]
+        # Without an RA the server shows only the CA that signs.
+        root = (
+            [f"    {self.command} ca export {self.ca} --root --format der -o ca.der"] if issuers and not self.ra else []
+        )
+        trusted = " ".join(f"--cacert {name}" for name in authorities)
+        return [
             "  strongSwan:",
-            f"    pki --scepca --url {url} --caout ca.der --raout ra.der --force",
-            "    pki --gen --type rsa --size 2048 > device.key",
-            f'    pki --scep --url {url} --in device.key --dn "serialNumber=SN123, CN=SN123" --password "$S" \\',
-            "      --cacert-enc ra.der --cacert-sig ra.der --cacert ca.der > device.der",
-            f"  scepclient{legacy}:",
-            f'    scepclient -server-url {url} -private-key device.key -challenge "$S" -cn SN123',
+            f"    pki --scepca --url {self._url} --caout ca.der --raout ra.der --force",
+            *root,
+            "    pki --gen --type rsa --size 2048 --outform pem > device.key",
+            f'    pki --scep --url {self._url} --in device.key --dn "serialNumber=SN123, CN=SN123" --password "$S" \\',
+            f"      --cacert-enc {signer} --cacert-sig {signer} {trusted} --outform pem > device.pem",
+        ]
+
+    def _scepclient(self) -> list[str]:
+        settings = f"set allow_sha1 and insecure_des_and_md5 in [profile.{self.profile}.algorithms] first"
+        return [
+            "  scepclient:" if self.legacy else f"  scepclient, which knows only SHA-1 and single DES ({settings}):",
+            f'    scepclient -server-url {self._url} -private-key client.key -challenge "$S" -cn SN123',
+        ]
+
+    def _certmonger(self) -> list[str]:
+        # It finds out by itself whom to trust only where there is an RA.
+        root = [] if self.ra else [f"    {self.command} ca export {self.ca} --root -o root.pem"]
+        trusted = "" if self.ra else ' -N "$PWD/root.pem"'
+        return [
             "  certmonger:",
-            f"    getcert add-scep-ca -c scep-ra -u {url}",
+            *root,
+            f"    getcert add-scep-ca -c scep-ra -u {self._url}{trusted}",
             "    getcert request -c scep-ra -k /etc/ssl/private/device.key -f /etc/ssl/certs/device.pem \\",
-            '      -N serialNumber=SN123,CN=SN123 -L "$S"',
+            '      -N serialNumber=SN123,CN=SN123 -L "$S" -w',
         ]
 
 

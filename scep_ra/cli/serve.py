@@ -40,13 +40,17 @@ def serve(invocation: Invocation, bind: str | None, port: int | None) -> None:
 
 def _welcome(parts: app.Parts, invocation: Invocation) -> Welcome:
     profiles = parts.settings.config.profile
-    algorithms = profiles["default" if "default" in profiles else next(iter(profiles))].algorithms
+    name = "default" if "default" in profiles else next(iter(profiles))
+    example = profiles[name]
     return Welcome(
         base_url=parts.public_url,
         profiles=list(profiles),
         chains=parts.chains,
         command=_command(invocation),
-        legacy=algorithms.allow_sha1 and algorithms.insecure_des_and_md5,
+        profile=name,
+        ca=example.ca,
+        ra=bool(example.ra),
+        legacy=example.algorithms.allow_sha1 and example.algorithms.insecure_des_and_md5,
     )
 
 
