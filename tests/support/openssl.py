@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.certificates import Certificate, parse_certificate
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the openssl program is not installed")
@@ -25,6 +27,12 @@ def write_pem(path: Path, certificates: Iterable[Certificate]) -> Path:
     """Write certificates as one PEM file."""
     path.write_text("".join(ssl.DER_cert_to_PEM_cert(certificate.der) for certificate in certificates))
     return path
+
+
+def read_pem(path: Path) -> tuple[Certificate, ...]:
+    """Return the certificates of a PEM file."""
+    certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    return tuple(parse_certificate(each.public_bytes(Encoding.DER)) for each in certificates)
 
 
 def verify_strictly(

@@ -1,0 +1,203 @@
+"""Claims about strongSwan's `pki`: it POSTs, signs renewals with messageType 17, and knows RSA only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from scep_ra.pki import oids
+from scep_ra.pki.certificates import Certificate, parse_certificate
+from scep_ra.pki.names import parse_name
+from tests.support.key_files import write_key
+from tests.support.keys import rsa_key, spki
+from tests.support.openssl import verify_strictly
+from tests.support.programs import Program, require_program
+from tests.support.server import Registered, RunningServer, make_data_directory, running_server
+
+FIRST, SECOND = rsa_key("strongSwan"), rsa_key("strongSwan, renewed")
+
+
+@pytest.fixture(scope="module")
+def pki() -> Program:
+    return require_program("pki", package="strongswan-pki")
+
+
+class Client:
+    """A directory with the server's certificates and two keys."""
+
+    def __init__(self, pki: Program, server: RunningServer, directory: Path) -> None:
+        self._pki = pki
+        self.server = server
+        self.directory = directory
+        write_key(directory / "first.key", FIRST)
+        write_key(directory / "second.key", SECOND)
+        self.fetched = pki("--scepca", "--url", server.url(), "--caout", "ca.der", "--raout", "ra.der", cwd=directory)
+        assert self.fetched.returncode == 0, self.fetched.stderr
+
+    def request(
+        self,
+        device: Registered,
+        *options: str,
+        key: str = "first",
+        profile: str = "default",
+        output: str = "device.der",
+    ) -> CompletedProcess[str]:
+        """Ask for a certificate; it is in the file `output` afterwards."""
+        subject = f"O=Test, serialNumber={device.device_serial}, CN=router"
+        command = (
+            *("--scep", "--url", self.server.url(profile), "--in", f"{key}.key", "--dn", subject),
+            *("--cacert-enc", "ra.der", "--cacert-sig", "ra.der", "--cacert", "ca.der", "--cacert", "ca-1.der"),
+            *("--interval", "1", "--maxpolltime", "3", *options),
+        )
+        # It can write its result to standard output only.
+        return self._pki.to_file(self.directory / output, *command, cwd=self.directory)
+
+    def enroll(self, device: Registered, *options: str, profile: str = "default") -> Certificate:
+        """Enroll with the challenge and the first key, and insist on a certificate that openssl accepts."""
+        outcome = self.request(device, "--password", device.challenge, *options, profile=profile)
+        assert outcome.returncode == 0, outcome.stderr
+        assert "Issued certificate is trusted" in outcome.stderr
+        return self.check_issued()
+
+    def check_issued(self, output: str = "device.der") -> Certificate:
+        certificate = parse_certificate((self.directory / output).read_bytes())
+        verify_strictly(self.directory, certificate, self.server.ca.chain)
+        return certificate
+
+
+@pytest.fixture
+def client(pki: Program, server: RunningServer, tmp_path: Path) -> Client:
+    return Client(pki, server, tmp_path)
+
+
+def test_it_finds_ra_and_cas_and_trusts_them(client: Client) -> None:
+    """I-10: all three certificates are told apart and chain to the root."""
+    issuing, root = client.server.ca.chain
+    expected = {"ra.der": client.server.ra_certificate, "ca.der": root, "ca-1.der": issuing}
+    assert {name: (client.directory / name).read_bytes() for name in expected} == {
+        name: certificate.der for name, certificate in expected.items()
+    }
+    assert "RA cert is trusted" in client.fetched.stderr + client.fetched.stdout
+
+
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+def test_it_enrolls_with_aes(client: Client, digest: str) -> None:
+    """I-11: the certificate has the key and the whole subject of the request."""
+    device = client.server.register()
+    certificate = client.enroll(device, "--cipher", "aes", "--digest", digest)
+    assert certificate.spki == spki(FIRST)
+    assert certificate.subject == parse_name(f"O=Test,serialNumber={device.device_serial},CN=router")
+    assert client.server.certificates_of(device.device_serial)[0]["serial"] == f"{certificate.certificate_serial:x}"
+
+
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
+def test_it_enrolls_with_3des_where_that_is_allowed(client: Client, digest: str) -> None:
+    """GetCACaps announces DES3 and SHA-1, otherwise the client would not try."""
+    device = client.server.register(profile="legacy")
+    client.enroll(device, "--cipher", "des3", "--digest", digest, profile="legacy")
+
+
+@pytest.mark.parametrize("option", [("--cipher", "des3"), ("--digest", "sha1")])
+def test_what_a_profile_does_not_allow_is_refused_with_bad_alg(client: Client, option: tuple[str, str]) -> None:
+    """This release asks for it although GetCACaps lists neither DES3 nor SHA-1."""
+    device = client.server.register()
+    outcome = client.request(device, "--password", device.challenge, *option)
+    assert outcome.returncode != 0
+    assert "failInfo:     badAlg" in outcome.stderr
+    assert client.server.certificates_of(device.device_serial) == []
+
+
+def test_it_enrolls_with_pss(client: Client) -> None:
+    """Message, request and stand-in certificate are all signed with RSASSA-PSS."""
+    client.enroll(client.server.register(), "--rsa-padding", "pss")
+
+
+def test_an_ec_ca_issues_to_it(pki: Program, tmp_path: Path) -> None:
+    """The RA's key stays RSA, because the client encrypts to it."""
+    with running_server(make_data_directory(tmp_path, '[ca.default]\nkey_type = "ec-p256"\n')) as server:
+        Client(pki, server, tmp_path).enroll(server.register())
+
+
+def test_a_name_that_the_request_asks_for_does_not_reach_the_certificate(client: Client) -> None:
+    """The CSR supplies a key and a claim; extensions are the profile's."""
+    certificate = client.enroll(client.server.register(), "--san", "vpn.example.com")
+    assert oids.SUBJECT_ALT_NAME not in [extension.oid for extension in certificate.extensions]
+    assert b"vpn.example.com" not in certificate.der
+
+
+@pytest.mark.parametrize("password", [("--password", "wrong"), ()])
+def test_a_wrong_or_missing_challenge_is_refused(client: Client, password: tuple[str, ...]) -> None:
+    """badRequest, and no certificate."""
+    device = client.server.register()
+    outcome = client.request(device, *password)
+    _check_refused(outcome)
+    assert client.server.certificates_of(device.device_serial) == []
+
+
+def test_a_challenge_of_another_device_is_refused(client: Client) -> None:
+    """And it stays good for its own."""
+    owner, thief = client.server.register(), client.server.register()
+    _check_refused(client.request(thief, "--password", owner.challenge))
+    client.enroll(owner)
+
+
+def test_a_used_challenge_is_refused_for_another_key(client: Client) -> None:
+    """Whoever got hold of it comes too late."""
+    device = client.server.register()
+    client.enroll(device)
+    _check_refused(client.request(device, "--password", device.challenge, key="second"))
+
+
+def test_the_same_request_again_gets_the_same_certificate(client: Client) -> None:
+    """The answer may have been lost on the way (RFC 8894 5.2), so a used challenge is no reason to refuse this."""
+    device = client.server.register()
+    assert client.enroll(device) == client.enroll(device)
+
+
+def test_it_renews_with_a_new_key_and_no_challenge(client: Client) -> None:
+    """I-12: RenewalReq, signed with the certificate to be replaced."""
+    device = client.server.register()
+    old = client.enroll(device)
+    renewed = client.request(device, *_OLD, key="second", output="new.der")
+    assert renewed.returncode == 0, renewed.stderr
+    new = client.check_issued("new.der")
+    assert (new.spki, new.subject) == (spki(SECOND), old.subject)
+    assert new.certificate_serial != old.certificate_serial
+    record = client.server.log.wait_for("certificate_issued", certificate_serial=f"{new.certificate_serial:x}")
+    assert record["device_id"] == f"serial:{device.device_serial}"
+
+
+def test_a_disabled_device_cannot_renew_until_it_is_enabled(client: Client) -> None:
+    """The certificate proves who asks; the registry still decides."""
+    device = client.server.register()
+    client.enroll(device)
+    client.server.run("device", "disable", device.device_serial)
+    _check_refused(client.request(device, *_OLD, key="second", output="new.der"))
+    client.server.run("device", "enable", device.device_serial)
+    assert client.request(device, *_OLD, key="second", output="new.der").returncode == 0
+
+
+def test_a_revoked_certificate_cannot_renew(client: Client) -> None:
+    """Nor can a device come back by it after it was enabled again."""
+    device = client.server.register()
+    certificate = client.enroll(device)
+    client.server.run("certificate", "revoke", f"{certificate.certificate_serial:x}")
+    _check_refused(client.request(device, *_OLD, key="second", output="new.der"))
+
+
+def test_another_device_cannot_be_renewed(client: Client) -> None:
+    """The device in the request must be the one of the certificate that signs it."""
+    device, other = client.server.register(), client.server.register()
+    client.enroll(device)
+    _check_refused(client.request(other, *_OLD, key="second", output="new.der"))
+
+
+_OLD = ("--cert", "device.der", "--key", "first.key")
+
+
+def _check_refused(outcome: CompletedProcess[str]) -> None:
+    """Insist that the client was told badRequest."""
+    assert outcome.returncode != 0
+    assert "failInfo:     badRequest" in outcome.stderr
