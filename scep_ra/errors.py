@@ -6,9 +6,13 @@
     │   ├── Unavailable         it may work later: ask again
     │   ├── Misconfigured       it will not work until somebody changes something
     │   └── Refused             it works, and it said no
-    ├── pki.errors.PKIError         bytes or signatures that do not hold
-    ├── scep.errors.ProtocolError   the peer broke a wire rule
-    └── enrollment.errors.EnrollmentError   a rule of ours said no
+    ├── pki.errors.PKIError                     bytes or signatures that do not hold
+    ├── scep.errors.ProtocolError               the peer broke a wire rule
+    ├── identity.errors.IdentityError           a request does not name one device
+    ├── enrollment.errors.EnrollmentError       a rule of ours said no
+    ├── revocation.service.RevocationError      a certificate cannot be revoked, or a CRL not be had
+    ├── web.connections.TooManyConnections      a peer has as many connections as it may
+    └── cli.*                                   single commands' own: not found, not allowed, failed
 
 Misuse of our own API raises TypeError or ValueError, never one of these.
 """
