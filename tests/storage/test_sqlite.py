@@ -393,7 +393,7 @@ async def plan(database: SqliteDatabase, sql: str, parameters: tuple[object, ...
 
 
 async def test_no_statement_of_the_enrollment_path_walks_through_a_table(database: SqliteDatabase) -> None:
-    """A million certificates must not slow it: every search is by an index."""
+    """A million certificates must not slow it: every search is by an index, and every index serves a search."""
     recorder = Recorder(database)
     store = SqlStore(recorder)
     await store.add_device(make_device())
@@ -414,10 +414,13 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     assert [entry async for entry in store.revocations("default", NOW)] != []
     await store.remove_device(device_id())
     assert len(recorder.statements) >= 20
-    for sql, parameters in recorder.statements.items():
-        # Open intents are all of a partial index that holds nothing else.
-        walks = [step for step in await plan(database, sql, parameters) if step.startswith("SCAN")]
-        assert [step for step in walks if "enrollment_open" not in step] == [], sql
+    steps = [step for item in recorder.statements.items() for step in await plan(database, *item)]
+    # Open intents are all of a partial index that holds nothing else.
+    assert [step for step in steps if step.startswith("SCAN") and "enrollment_open" not in step] == []
+    made = await database.read(
+        lambda session: session.fetch("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    )
+    assert {row["name"] for row in made if not any(f" {row['name']} " in f"{step} " for step in steps)} == set()
 
 
 INSERT = "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
