@@ -169,6 +169,17 @@ def test_it_renews_with_a_new_key_and_no_challenge(client: Client) -> None:
     assert record["device_id"] == f"serial:{device.device_serial}"
 
 
+def test_it_cannot_renew_with_the_key_it_has_unless_that_is_allowed(client: Client) -> None:
+    """A key wears out with its certificate; the legacy profile sets allow_same_key."""
+    device, old_device = client.server.register(), client.server.register(profile="legacy")
+    client.enroll(device)
+    _check_refused(client.request(device, *_OLD, key="first", output="new.der"))
+    client.enroll(old_device, profile="legacy")
+    renewed = client.request(old_device, *_OLD, key="first", profile="legacy", output="new.der")
+    assert renewed.returncode == 0, renewed.stderr
+    assert client.check_issued("new.der").spki == spki(FIRST)
+
+
 def test_a_disabled_device_cannot_renew_until_it_is_enabled(client: Client) -> None:
     """The certificate proves who asks; the registry still decides."""
     device = client.server.register()
