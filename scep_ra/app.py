@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,7 +50,19 @@ from scep_ra.web.scep import Endpoint, ScepFront
 log = structlog.stdlib.get_logger(__name__)
 
 _HOUSEKEEPING_S: Final = 30.0
+# The database's thread needs Python's lock for a few microseconds at each statement; at the default of 5 ms it would
+# wait for the loop's thread longer than the disk takes.
+_SWITCH_INTERVAL_S: Final = 0.0005
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
+# Of [limits], what is the listener's.
+_GUARD_FIELDS: Final = {
+    "header_timeout_s",
+    "body_timeout_s",
+    "idle_timeout_s",
+    "write_timeout_s",
+    "max_connections",
+    "max_connections_per_address",
+}
 
 
 # --- endpoints -----------------------------------------------------------------------------------------------------
@@ -260,7 +273,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def _running(settings: Settings, sock: socket.socket, public_url: str) -> AsyncIterator[tuple[Server, Listener]]:
+async def _running(settings: Settings, sock: socket.socket, public_url: str) -> AsyncIterator[Server]:
     """Bring everything up in order, and down in the reverse."""
     limits = settings.config.limits
     pool = CryptoPool(threads=limits.crypto_threads, max_waiting=limits.max_waiting_requests)
@@ -275,20 +288,15 @@ async def _running(settings: Settings, sock: socket.socket, public_url: str) -> 
             server.application(), sock=sock, limits=GuardLimits(**limits.model_dump(include=_GUARD_FIELDS))
         )
         stack.push_async_callback(listener.drain, settings.config.server.shutdown_timeout_s)
-        housekeeping = asyncio.create_task(server.keep_house())
-        stack.callback(housekeeping.cancel)
+        stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
         server.health.note("start", None)
-        yield server, listener
+        yield server
 
 
-_GUARD_FIELDS: Final = {
-    "header_timeout_s",
-    "body_timeout_s",
-    "idle_timeout_s",
-    "write_timeout_s",
-    "max_connections",
-    "max_connections_per_address",
-}
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_url: str) -> Parts:
@@ -314,6 +322,7 @@ async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
 
     Raise ConfigurationError or a BackendError when it cannot start.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -321,7 +330,7 @@ async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
     config = settings.config.server
     with bind_socket(config.bind, config.port) as sock:
         url = config.public_url or _own_url(config.bind, sock.getsockname()[1])
-        async with _running(settings, sock, url) as (server, _listener):
+        async with _running(settings, sock, url) as server:
             announce(server.parts)
             await stop.wait()
             log.info("stopping")

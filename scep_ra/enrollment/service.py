@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -95,7 +95,7 @@ class EnrollmentService:
         self._ca = ca
         self._now = now
         self._random = random
-        self._under_way: dict[str, asyncio.Future[Outcome]] = {}
+        self._under_way: dict[str, asyncio.Task[Outcome]] = {}
 
     # --- PKCSReq and RenewalReq
 
@@ -228,7 +228,7 @@ class EnrollmentService:
                 return await self._decide_pending(enrollment, source)
             case EnrollmentState.ISSUING:
                 await self._check_authorized(enrollment, source)
-                return await self._issue(enrollment)
+                return await self.resume(enrollment)
             case EnrollmentState.ISSUED:
                 await self._check_authorized(enrollment, source)
                 return Granted(certificate=self._issued_before(enrollment, certificate))
@@ -335,19 +335,32 @@ class EnrollmentService:
         )
 
     async def resume(self, enrollment: Enrollment) -> Outcome:
-        """Carry out an intent that a crash left open; the same order gives the same certificate."""
-        return await self._issue(enrollment)
+        """Carry out an intent found open; the same order gives the same certificate, should it exist already."""
+        return await self._once(enrollment, self._finish)
 
     async def _issue(self, enrollment: Enrollment) -> Outcome:
-        """Carry out an order once, however many requests wait for it."""
+        """Carry out an intent that has just been recorded."""
+        return await self._once(enrollment, self._carry_out)
+
+    async def _once(
+        self, enrollment: Enrollment, work: Callable[[Enrollment], Coroutine[None, None, Outcome]]
+    ) -> Outcome:
+        """Work on an enrollment once at a time, however many requests wait for it."""
         identifier = enrollment.enrollment_id
         under_way = self._under_way.get(identifier)
         if under_way is None:
-            under_way = asyncio.ensure_future(self._carry_out(enrollment))
+            under_way = asyncio.create_task(work(enrollment))
             self._under_way[identifier] = under_way
             under_way.add_done_callback(lambda _: self._under_way.pop(identifier, None))
         # Whoever asked may go away; what has been begun is finished.
         return await asyncio.shield(under_way)
+
+    async def _finish(self, enrollment: Enrollment) -> Outcome:
+        """Carry out an intent unless somebody has done so since it was read."""
+        current, certificate = await self._reread(enrollment)
+        if current.state is EnrollmentState.ISSUED:
+            return Granted(certificate=self._issued_before(current, certificate))
+        return await self._carry_out(enrollment)
 
     async def _carry_out(self, enrollment: Enrollment) -> Outcome:
         if enrollment.order is None:

@@ -327,7 +327,7 @@ class ScepServer:
                 recipient = event.envelope.password_recipients[0]
                 body, password = open_password_envelope(event.envelope, recipient, passwords)
             except (DecryptionFailed, AlgorithmRefused, MalformedData):
-                raise IntegrityFailure("no password opens the envelope") from None
+                raise _unreadable(event.message_type, "no password opens the envelope") from None
             context = replace(event.reply_to, password=password)
             if event.message_type is MessageType.CERT_POLL:
                 return PollRequested(reply_to=context)
@@ -348,9 +348,9 @@ class ScepServer:
                 body = open_envelope(envelope, recipient, candidate.key, self._random)
             except DecryptionFailed:
                 _spend_equal_time(message_type)
-                raise IntegrityFailure("the envelope does not open") from None
+                raise _unreadable(message_type, "the envelope does not open") from None
             return self._read_body(message_type, context, body)
-        raise IntegrityFailure("the envelope is for somebody else")
+        raise _unreadable(message_type, "the envelope is for somebody else")
 
     def _read_body(self, message_type: MessageType, context: ReplyContext, body: bytes) -> PKIEvent:
         match message_type:
@@ -396,16 +396,13 @@ class ScepServer:
         return csr
 
     def _read_issuer_and_serial(self, body: bytes) -> tuple[bytes, int]:
-        """Read IssuerAndSerialNumber; a body that is none looks like an envelope that did not open.
-
-        Otherwise a recorded PKCSReq, changed and signed anew as a GetCert, tells good padding from bad.
-        """
+        """Read IssuerAndSerialNumber; a body that is none looks like an envelope that did not open (`_unreadable`)."""
         try:
             fields = der.Reader(normalise(body, self._rules.limits)).enter()
             issuer, serial = fields.element(der.SEQUENCE), fields.integer()
             fields.finish()
         except MalformedData as error:
-            raise IntegrityFailure(f"IssuerAndSerialNumber: {error}") from None
+            raise _unreadable(MessageType.GET_CERT, f"IssuerAndSerialNumber: {error}") from None
         return issuer, serial
 
     # --- from outcome to reply
@@ -470,6 +467,16 @@ def _message_type(message: PKIMessage) -> MessageType:
 
 def _is_rsa(certificate: Certificate) -> bool:
     return isinstance(load_public_key(certificate.spki), RSAPublicKey)
+
+
+def _unreadable(message_type: MessageType, reason: str) -> RefusedMessage:
+    """Return the one failure of a message type for everything from decryption to a body that makes no sense.
+
+    Two would be an oracle: a recorded PKCSReq, changed and signed anew as a GetCert, would tell good padding from bad.
+    """
+    if message_type in (MessageType.GET_CERT, MessageType.GET_CRL):
+        return InvalidRequest(reason)
+    return IntegrityFailure(reason)
 
 
 def _reply_password(context: ReplyContext, csr: CertificationRequest) -> bytes | None:

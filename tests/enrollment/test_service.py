@@ -767,6 +767,19 @@ async def test_an_intent_is_resumed_and_asked_for_at_once(office: Office, ca: Sc
     assert ca.orders == [intent.order]
 
 
+async def test_an_intent_that_was_carried_out_meanwhile_is_not_signed_again(office: Office, ca: ScriptedCA) -> None:
+    """What was read as open and is closed now is answered from the store."""
+    ca.script = [crash]
+    request = await office.request()
+    with pytest.raises(asyncio.CancelledError):
+        await office.submit(request)
+    (intent,) = await office.store.open_intents()
+    ca.script, ca.orders = [], []
+    first = await office.service.resume(intent)
+    assert await office.service.resume(intent) == first
+    assert ca.orders == [intent.order]
+
+
 async def test_what_has_begun_is_finished_when_the_device_hangs_up(office: Office, ca: ScriptedCA) -> None:
     """The next request finds the certificate."""
     gate = Gate()
