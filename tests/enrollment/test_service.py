@@ -774,7 +774,7 @@ async def test_an_intent_that_was_carried_out_meanwhile_is_not_signed_again(offi
     with pytest.raises(asyncio.CancelledError):
         await office.submit(request)
     (intent,) = await office.store.open_intents()
-    ca.script, ca.orders = [], []
+    ca.script, ca.orders = [sign], []
     first = await office.service.resume(intent)
     assert await office.service.resume(intent) == first
     assert ca.orders == [intent.order]
