@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +26,28 @@ _SEAL_KEY: Final = "challenge.key"
 def prepare(settings: Settings) -> None:
     """Make the data directory if it is not there, with a configuration file unless one was given.
 
-    Raise Misconfigured when it is there and open to others.
+    Raise Misconfigured when it cannot be made, or is there and open to others.
     """
     directory = settings.data_dir
-    directory.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    try:
+        _make_private(directory)
+    except OSError as error:
+        raise Misconfigured(
+            f"{directory} cannot be the data directory: {error.strerror}; choose another with --data"
+        ) from error
+    if settings.config_file is None:
+        _create(directory / CONFIG_FILE_NAME, render_template().encode())
+
+
+def _make_private(directory: Path) -> None:
+    # mkdir(parents=True) would leave the mode of the parents to the umask, and whoever owns them owns what is below.
+    for path in (*reversed(directory.parents), directory):
+        path.mkdir(mode=_PRIVATE_DIRECTORY, exist_ok=True)
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & _OTHERS:
         if any(directory.iterdir()):
             raise Misconfigured(f"{directory} holds private keys and has mode {mode:04o}: run chmod 700 {directory}")
         directory.chmod(_PRIVATE_DIRECTORY)
-    if settings.config_file is None:
-        _create(directory / CONFIG_FILE_NAME, render_template().encode())
 
 
 def challenge_seal(directory: Path) -> ChallengeSeal:
@@ -53,13 +65,15 @@ def _create(path: Path, octets: bytes) -> None:
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-        os.fsync(file.fileno())
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(descriptor)
+        with suppress(FileExistsError):
+            path.hardlink_to(temporary)
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
