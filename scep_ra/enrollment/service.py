@@ -356,10 +356,12 @@ class EnrollmentService:
         return await asyncio.shield(under_way)
 
     async def _finish(self, enrollment: Enrollment) -> Outcome:
-        """Carry out an intent unless somebody has done so since it was read."""
+        """Carry out an intent unless somebody has done so, or failed to, since it was read."""
         current, certificate = await self._reread(enrollment)
         if current.state is EnrollmentState.ISSUED:
             return Granted(certificate=self._issued_before(current, certificate))
+        if current.state is EnrollmentState.FAILED:
+            raise IssuanceRefused("the certification authority declined the request")
         return await self._carry_out(enrollment)
 
     async def _carry_out(self, enrollment: Enrollment) -> Outcome:

@@ -780,6 +780,21 @@ async def test_an_intent_that_was_carried_out_meanwhile_is_not_signed_again(offi
     assert ca.orders == [intent.order]
 
 
+async def test_an_intent_that_failed_meanwhile_is_not_signed_either(office: Office, ca: ScriptedCA) -> None:
+    """A CA that has refused is not asked again by whoever read the row before."""
+    ca.script = [crash]
+    request = await office.request()
+    with pytest.raises(asyncio.CancelledError):
+        await office.submit(request)
+    (intent,) = await office.store.open_intents()
+    ca.script, ca.orders = [fail(Refused("name constraints")), sign], []
+
+    for _ in range(2):
+        with pytest.raises(IssuanceRefused):
+            await office.service.resume(intent)
+    assert ca.orders == [intent.order]
+
+
 async def test_what_has_begun_is_finished_when_the_device_hangs_up(office: Office, ca: ScriptedCA) -> None:
     """The next request finds the certificate."""
     gate = Gate()
