@@ -102,6 +102,18 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     assert list((tmp_path / "var").iterdir()) == []
 
 
+def test_a_file_is_on_disk_as_a_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power leaves no empty key behind."""
+    synced: list[tuple[int, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((os.fstat(file).st_size, (tmp_path / "challenge.key").exists()))
+    )
+
+    challenge_seal(tmp_path)
+
+    assert synced == [(SEAL_KEY_BYTES, False)]
+
+
 def test_of_two_starts_at_once_one_writes_and_both_read_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
