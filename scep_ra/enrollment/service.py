@@ -45,7 +45,7 @@ from scep_ra.pki.certificates import Certificate, parse_certificate
 from scep_ra.pki.csr import parse_request
 from scep_ra.pki.errors import MalformedData
 from scep_ra.pki.issuance import new_certificate_serial
-from scep_ra.pki.lint import CertificateFault, check_end_entity
+from scep_ra.pki.lint import CertificateFault, check_end_entity, check_signature
 from scep_ra.pki.profiles import CertificateProfile
 from scep_ra.storage.base import (
     AlreadyRenewed,
@@ -386,15 +386,19 @@ class EnrollmentService:
 
     async def _check_as_ordered(self, enrollment: Enrollment, certificate: Certificate) -> None:
         """Trust no CA: the certificate is for the key and name that were authorized, or nobody gets it."""
-        csr = parse_request(enrollment.csr)
+        issuer = (await self._ca.chain())[0]
         try:
-            check_end_entity(
-                certificate,
-                issuer=(await self._ca.chain())[0],
-                certificate_serial=enrollment.certificate_serial or 0,
-                subject=csr.subject,
-                spki=csr.spki,
-            )
+            if certificate.tbs == enrollment.order:  # a CA of ours: what was signed is what was approved, to the bit
+                check_signature(certificate, issuer=issuer)
+            else:
+                csr = parse_request(enrollment.csr)
+                check_end_entity(
+                    certificate,
+                    issuer=issuer,
+                    certificate_serial=enrollment.certificate_serial or 0,
+                    subject=csr.subject,
+                    spki=csr.spki,
+                )
         except CertificateFault as error:
             log.error(  # noqa: TRY400 - the text says it all
                 "certificate_quarantined",

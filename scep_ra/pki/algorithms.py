@@ -35,7 +35,7 @@ class Digest(StrEnum):
 
     def of(self, octets: bytes) -> bytes:
         """Return the digest of octets; weak ones serve compatibility by a setting, hence `usedforsecurity=False`."""
-        return hashlib.new(self.value, octets, usedforsecurity=False).digest()
+        return _CONSTRUCTORS[self](octets, usedforsecurity=False).digest()
 
     @property
     def identifier(self) -> bytes:
@@ -96,6 +96,15 @@ _HASHES: Final[dict[Digest, hashes.HashAlgorithm]] = {
     Digest.SHA256: hashes.SHA256(),
     Digest.SHA384: hashes.SHA384(),
     Digest.SHA512: hashes.SHA512(),
+}
+# hashlib.new by name takes several times as long.
+_CONSTRUCTORS: Final = {
+    Digest.MD5: hashlib.md5,
+    Digest.SHA1: hashlib.sha1,
+    Digest.SHA224: hashlib.sha224,
+    Digest.SHA256: hashlib.sha256,
+    Digest.SHA384: hashlib.sha384,
+    Digest.SHA512: hashlib.sha512,
 }
 _DIGEST_OIDS: Final = {
     Digest.MD5: oids.MD5,

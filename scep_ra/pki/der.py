@@ -35,6 +35,7 @@ SET: Final = 0x31
 NULL: Final = b"\x05\x00"
 TRUE: Final = b"\x01\x01\xff"
 
+_LONG_LENGTH: Final = 0x80  # from here on the first length octet counts those that follow
 _PRINTABLE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
 # UTCTime carries two digits of the year: RFC 5280 4.1.2.5 reads 50..99 as 19xx and wants GeneralizedTime from 2050.
 _UTC_TIME_PIVOT: Final = 50
@@ -70,7 +71,7 @@ class Reader:
             raise MalformedData(f"tag {data[position]:#04x} where {expected:#04x} is expected")
         length = data[position + 1]
         start = position + 2
-        if length >= 0x80:
+        if length >= _LONG_LENGTH:
             octets = length & 0x7F
             if not 1 <= octets <= 4:
                 raise MalformedData("length is not definite")
@@ -86,6 +87,13 @@ class Reader:
 
     def enter(self, tag: int = SEQUENCE) -> Reader:
         """Return a reader over the contents of the next element and step past it."""
+        data, position = self._data, self._position
+        if position + 1 < self._end and data[position] == tag and data[position + 1] < _LONG_LENGTH:  # as in `contents`
+            start = position + 2
+            end = start + data[position + 1]
+            if end <= self._end:
+                self._position = end
+                return Reader(data, start, end)
         start, end = self._header(tag)
         self._position = end
         return Reader(self._data, start, end)
@@ -103,6 +111,14 @@ class Reader:
 
     def contents(self, tag: int) -> bytes:
         """Return the contents octets of the next element."""
+        data, position = self._data, self._position
+        # A short length, as most have, is read here: the call would cost more than the rest.
+        if position + 1 < self._end and data[position] == tag and data[position + 1] < _LONG_LENGTH:
+            start = position + 2
+            end = start + data[position + 1]
+            if end <= self._end:
+                self._position = end
+                return data[start:end]
         start, end = self._header(tag)
         self._position = end
         return self._data[start:end]
@@ -190,7 +206,7 @@ def _dotted(octets: bytes) -> str:
 def element(tag: int, contents: bytes) -> bytes:
     """Encode one element with a minimal definite length."""
     length = len(contents)
-    if length < 0x80:
+    if length < _LONG_LENGTH:
         return bytes((tag, length)) + contents
     octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(octets))) + octets + contents

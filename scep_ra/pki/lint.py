@@ -32,6 +32,11 @@ def check_end_entity(
     if certificate.spki != spki:
         raise CertificateFault("the public key is not the one that was ordered")
     check_contents(certificate, issuer=issuer)
+    check_signature(certificate, issuer=issuer)
+
+
+def check_signature(certificate: Certificate, *, issuer: Certificate) -> None:
+    """Check that the issuer's key signed the certificate with SHA-2; raise CertificateFault."""
     if not is_issued_by(certificate, issuer):
         raise CertificateFault("the signature is not the issuer's, or its digest is weaker than SHA-2")
 

@@ -165,13 +165,13 @@ class SqlEnrollments:
             if not moved:
                 return False
             await insert_certificate(session, certificate)
-            # Finds nothing when this is no renewal: nothing equals NULL.
-            await session.execute(
-                "UPDATE certificate SET successor = $3 WHERE ca = $1 AND certificate_serial = $2",
-                certificate.ca,
-                moved[0]["renewal_of"],
-                serial,
-            )
+            if (renewed := moved[0]["renewal_of"]) is not None:
+                await session.execute(
+                    "UPDATE certificate SET successor = $3 WHERE ca = $1 AND certificate_serial = $2",
+                    certificate.ca,
+                    renewed,
+                    serial,
+                )
             return True
 
         return await self._database.write(work)

@@ -148,40 +148,49 @@ class _Waiting:
 
 
 class _Batches:
-    """Take all units of work that wait to the thread in one hop, and make one transaction of them.
+    """Take units of work to the thread: the first at once, those that come meanwhile together, as one transaction.
 
     A commit to disk costs more than the statements before it, and so does waking a thread: under load both are shared.
-    Each unit has a savepoint, so one that fails takes nothing with it.
+    Each unit of a batch has a savepoint, so one that fails takes nothing with it.
     """
 
     def __init__(self, connection: _Connection, begin: str) -> None:
         self._connection = connection
         self._begin = begin
         self._waiting: list[_Waiting] = []
-        self._runner: asyncio.Task[None] | None = None
+        self._busy = False
+        self._batch: asyncio.Task[None] | None = None
 
     async def run(self, work: Work[Result]) -> Result:
-        """Run a unit of work with the next batch and return its result, once that is committed."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(work=work, future=future))
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run_waiting())
-        return await future
-
-    async def _run_waiting(self) -> None:
+        """Run a unit of work and return its result, once that is committed."""
+        if self._busy:
+            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Waiting(work=work, future=future))
+            return await future
+        self._busy = True
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-                await self._run_batch(batch)
+            return await self._connection.run(lambda connection: _transact(connection, self._begin, work))
         finally:
-            self._runner = None
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next batch, if anybody waits."""
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            self._batch = asyncio.create_task(self._run_batch(batch))
+
+    def _transact_all(self, connection: sqlite3.Connection, batch: Sequence[_Waiting]) -> list[_Done | Exception]:
+        with _transaction(connection, self._begin):
+            return [_attempt(connection, waiting.work) for waiting in batch]
 
     async def _run_batch(self, batch: Sequence[_Waiting]) -> None:
-        works = [waiting.work for waiting in batch]
         try:
-            outcomes = await self._connection.run(lambda connection: _transact(connection, self._begin, works))
+            outcomes = await self._connection.run(lambda connection: self._transact_all(connection, batch))
         except Exception as error:  # noqa: BLE001 - it goes to everybody in the batch
             outcomes = [error] * len(batch)
+        finally:
+            self._go_on()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             _settle(waiting.future, outcome)
 
@@ -202,21 +211,23 @@ def _settle(future: asyncio.Future[Any], outcome: _Done | Exception) -> None:
         future.set_exception(outcome)
 
 
-def _transact(connection: sqlite3.Connection, begin: str, works: Sequence[Work[Any]]) -> list[_Done | Exception]:
-    """Run units of work as one transaction; return what became of each, raise when the whole of it failed."""
+def _transact(connection: sqlite3.Connection, begin: str, work: Work[Result]) -> Result:
+    """Run a unit of work as one transaction and return its result."""
+    with _transaction(connection, begin):
+        return _drive(work, _SqliteSession(connection))
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.execute(begin)
     try:
-        if len(works) == 1:  # its own transaction, no savepoint: each statement costs two turns of Python's lock
-            outcomes: list[_Done | Exception] = [_Done(_drive(works[0], _SqliteSession(connection)))]
-        else:
-            outcomes = [_attempt(connection, work) for work in works]
+        yield
         connection.execute("COMMIT")
     except BaseException:
         # SQLite itself has rolled back after some errors (disk full, I/O).
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return outcomes
 
 
 def _attempt(connection: sqlite3.Connection, work: Work[Any]) -> _Done | Exception:

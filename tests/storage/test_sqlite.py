@@ -464,6 +464,7 @@ async def test_a_unit_that_fails_takes_nothing_of_its_neighbours_with_it(tmp_pat
         await session.execute(INSERT, "lost")
 
     outcomes = await asyncio.gather(
+        database.write(partial(insert, name="alone")),  # those after it wait for it, and make one batch
         database.write(partial(insert, name="before")),
         database.write(insert_twice),
         database.write(partial(insert, name="after")),
@@ -471,21 +472,22 @@ async def test_a_unit_that_fails_takes_nothing_of_its_neighbours_with_it(tmp_pat
     )
     rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter ORDER BY ca"))
     await database.close()
-    assert [type(outcome) for outcome in outcomes] == [int, UniqueViolation, int]
-    assert [row["ca"] for row in rows] == ["after", "before"]
+    assert [type(outcome) for outcome in outcomes] == [int, int, UniqueViolation, int]
+    assert [row["ca"] for row in rows] == ["after", "alone", "before"]
 
 
 async def test_whoever_gives_up_waiting_does_not_disturb_the_batch(tmp_path: Path) -> None:
     """A cancelled caller leaves its work to be done and its neighbours their answers."""
     database = await SqliteDatabase.open(tmp_path / "db")
+    first = asyncio.ensure_future(database.write(partial(insert, name="first")))
     given_up = asyncio.ensure_future(database.write(partial(insert, name="given up")))
     kept = asyncio.ensure_future(database.write(partial(insert, name="kept")))
-    await asyncio.sleep(0)  # both are waiting now
+    await asyncio.sleep(0)  # the first is under way, the others are waiting now
     given_up.cancel()
-    assert await kept == 1
+    assert await kept == await first == 1
     rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter"))
     await database.close()
-    assert len(rows) == 2
+    assert len(rows) == 3
 
 
 async def test_a_transaction_that_sqlite_gives_up_fails_all_its_units(tmp_path: Path) -> None:
@@ -496,9 +498,12 @@ async def test_a_transaction_that_sqlite_gives_up_fails_all_its_units(tmp_path: 
         await session.execute("INSERT OR ROLLBACK INTO revocation_counter (ca, revocation_sequence) VALUES (NULL, 1)")
 
     outcomes = await asyncio.gather(
-        database.write(partial(insert, name="before")), database.write(lose_everything), return_exceptions=True
+        database.write(partial(insert, name="alone")),  # the two after it wait for it, and for each other
+        database.write(partial(insert, name="before")),
+        database.write(lose_everything),
+        return_exceptions=True,
     )
     rows = await database.read(lambda session: session.fetch("SELECT ca FROM revocation_counter"))
     await database.close()
-    assert [type(outcome) for outcome in outcomes] == [sqlite3.IntegrityError, sqlite3.IntegrityError]
-    assert len(rows) == 0
+    assert [type(outcome) for outcome in outcomes] == [int, sqlite3.IntegrityError, sqlite3.IntegrityError]
+    assert [row["ca"] for row in rows] == ["alone"]
