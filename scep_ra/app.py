@@ -10,7 +10,6 @@ import contextlib
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,9 +49,6 @@ from scep_ra.web.scep import Endpoint, ScepFront
 log = structlog.stdlib.get_logger(__name__)
 
 _HOUSEKEEPING_S: Final = 30.0
-# The database's thread needs Python's lock for a few microseconds at each statement; at the default of 5 ms it would
-# wait for the loop's thread longer than the disk takes.
-_SWITCH_INTERVAL_S: Final = 0.0005
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
 # Of [limits], what is the listener's.
 _GUARD_FIELDS: Final = {
@@ -322,7 +318,6 @@ async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
 
     Raise ConfigurationError or a BackendError when it cannot start.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,8 +10,7 @@ import os
 import shutil
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -46,14 +45,6 @@ SMALL: dict[str, Any] = {
 
 def configured(data: Path, **tables: Any) -> Settings:
     return Settings(config=Config.model_validate({**SMALL, **tables}), config_file=None, data_dir=data)
-
-
-@pytest.fixture(autouse=True)
-def _switch_interval() -> Iterator[None]:
-    """Put back what `serve` sets for its process."""
-    before = sys.getswitchinterval()
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="session")
