@@ -166,7 +166,7 @@ def server(data: Path) -> Iterator[tuple[int, int]]:
     """Run the server on a free port; yield (pid, port)."""
     command = [sys.executable, "-m", "scep_ra", "serve", "--data", str(data), "--bind", "127.0.0.1", "--port", "0"]
     with (data.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)  # noqa: S603
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
         try:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             line = next((text for text in process.stdout if b"http://127.0.0.1:" in text), None)
