@@ -46,7 +46,7 @@ def _welcome(parts: app.Parts, invocation: Invocation) -> Welcome:
         base_url=parts.public_url,
         profiles=list(profiles),
         chains=parts.chains,
-        command=_command(invocation),
+        command=_command(invocation, parts.settings.data_dir),
         profile=name,
         ca=example.ca,
         ra=bool(example.ra),
@@ -54,9 +54,8 @@ def _welcome(parts: app.Parts, invocation: Invocation) -> Welcome:
     )
 
 
-def _command(invocation: Invocation) -> str:
-    """Return what somebody types to call this program with the same configuration and data."""
+def _command(invocation: Invocation, data: Path) -> str:
+    """Return what somebody types, in whatever directory, to call this program with the same configuration and data."""
     program = [sys.argv[0]] if Path(sys.argv[0]).name != "__main__.py" else [sys.executable, "-m", "scep_ra"]
-    common = {"--config": invocation.config, "--data": invocation.data}
-    options = [part for name, path in common.items() if path for part in (name, str(path))]
-    return shlex.join(program + options)
+    config = ["--config", str(invocation.config.resolve())] if invocation.config else []
+    return shlex.join([*program, *config, "--data", str(data.resolve())])
