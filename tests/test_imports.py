@@ -18,6 +18,7 @@ PACKAGE: Final = "scep_ra"
 RANKS: Final = MappingProxyType(
     {
         "errors": 0,
+        "plugins": 1,
         "pki": 1,
         "scep": 2,
         "identity": 2,

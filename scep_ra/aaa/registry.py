@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.metadata import entry_points
-from pkgutil import resolve_name
-from typing import Any, Final
+from typing import Final
 
 from scep_ra.aaa.base import Authorizer
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.errors import ConfigurationError
+from scep_ra.plugins import find_factory
 from scep_ra.storage.base import DeviceStore
 
 ENTRY_POINT_GROUP: Final = "scep_ra.authorizers"
@@ -43,29 +41,5 @@ _BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {"registry": _make_registry}
 
 def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorizer:
     """Make the authorizer of this type; raise ConfigurationError when there is none or it refuses its options."""
-    return _find_factory(type_name)(parts, options)
-
-
-def _find_factory(type_name: str) -> AuthorizerFactory:
-    # What is built in comes first, so that no installed package can take its place.
-    if type_name in _BUILT_IN:
-        return _BUILT_IN[type_name]
-    installed = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    if type_name in installed:
-        return _import_factory(installed[type_name])
-    if ":" in type_name:
-        return _import_factory(type_name)
-    known = sorted([*_BUILT_IN, *installed])
-    nearest = get_close_matches(type_name, known, n=1)
-    hint = f'did you mean "{nearest[0]}"?' if nearest else f"there are: {', '.join(known)}, or package.module:Class"
-    raise ConfigurationError(f'there is no authorizer of type "{type_name}"; {hint}')
-
-
-def _import_factory(path: str) -> AuthorizerFactory:
-    try:
-        factory: Any = resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f'cannot import the authorizer "{path}": {error}') from error
-    if not callable(factory):
-        raise ConfigurationError(f'the authorizer "{path}" is no class or function that makes one')
-    return factory  # type: ignore[no-any-return]  # what a plugin's callable takes shows only when it is called
+    factory = find_factory(type_name, built_in=_BUILT_IN, group=ENTRY_POINT_GROUP, noun="authorizer")
+    return factory(parts, options)

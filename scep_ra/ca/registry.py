@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Final
 
 from scep_ra.ca.base import CertificateAuthority
@@ -19,6 +17,7 @@ from scep_ra.ca.directory import ensure_ca
 from scep_ra.ca.hierarchy import CAParameters, Random
 from scep_ra.ca.local import LocalCA, Runner
 from scep_ra.errors import ConfigurationError
+from scep_ra.plugins import find_factory
 
 ENTRY_POINT_GROUP: Final = "scep_ra.certificate_authorities"
 
@@ -62,23 +61,5 @@ _BUILT_IN: Final[Mapping[str, AuthorityFactory]] = {"local": _make_local}
 
 def load_authority(type_name: str, parts: Parts, options: Options) -> CertificateAuthority:
     """Make the authority of this type; raise ConfigurationError when there is none or it refuses its options."""
-    # What is built in comes first, so that no installed package can take its place.
-    factory = _BUILT_IN.get(type_name) or _import_factory(type_name)
+    factory = find_factory(type_name, built_in=_BUILT_IN, group=ENTRY_POINT_GROUP, noun="certification authority")
     return factory(parts, options)
-
-
-def _import_factory(type_name: str) -> AuthorityFactory:
-    installed = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    path = installed.get(type_name, type_name)
-    if ":" not in path:
-        known = ", ".join(sorted([*_BUILT_IN, *installed]))
-        raise ConfigurationError(
-            f'there is no certification authority of type "{type_name}"; there are: {known}, or package.module:Class'
-        )
-    try:
-        factory: Any = resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f'cannot import the certification authority "{path}": {error}') from error
-    if not callable(factory):
-        raise ConfigurationError(f'the certification authority "{path}" is no class or function that makes one')
-    return factory  # type: ignore[no-any-return]  # what a plugin's callable takes shows only when it is called

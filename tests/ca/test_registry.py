@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scep_ra import plugins
 from scep_ra.ca import registry
 from scep_ra.ca.base import CertificateAuthority
 from scep_ra.ca.local import LocalCA
@@ -59,9 +60,9 @@ def test_a_class_or_function_can_be_named_by_its_path(tmp_path: Path) -> None:
 def test_an_installed_entry_point_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package only has to be installed."""
     entry = EntryPoint(name="theirs", value=f"{__name__}:make_plugin", group=registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
     assert load_authority("theirs", parts_at(tmp_path), {}).name == "default"
-    with pytest.raises(ConfigurationError, match="there are: local, theirs, or package"):
+    with pytest.raises(ConfigurationError, match='did you mean "theirs"'):
         load_authority("thiers", parts_at(tmp_path), {})
 
 
