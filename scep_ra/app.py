@@ -333,12 +333,17 @@ async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address, not yet listening; raise Misconfigured when it is not to be had."""
+    """Return a listening socket; raise Misconfigured when the address is not to be had.
+
+    Who connects before the start is done waits. Listening at once is what keeps a second server off: with SO_REUSEADDR
+    both could bind.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
+        sock.listen()
     except OSError as error:
         sock.close()
         raise Misconfigured(

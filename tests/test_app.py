@@ -417,3 +417,9 @@ async def test_rounds_go_on_until_the_end(settings: Settings, monkeypatch: pytes
     async with running(settings):
         for _ in range(3):
             assert await rounds.acquire()
+
+
+def test_a_second_server_is_kept_off_before_the_first_is_ready() -> None:
+    """Two starts within milliseconds: one of them ends with a clear message."""
+    with bind_socket("127.0.0.1", 0) as first, pytest.raises(Misconfigured, match="choose another"):
+        bind_socket("127.0.0.1", first.getsockname()[1])
