@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 from aiohttp import web
@@ -25,6 +25,7 @@ from scep_ra.ca.base import CertificateAuthority, SupportsCRL
 from scep_ra.ca.directory import RAMaterial, load_ca
 from scep_ra.config import Config, ProfileConfig, Settings
 from scep_ra.data_directory import challenge_seal
+from scep_ra.enrollment.challenges import ChallengeRule, NoChallenge, OneTimeChallenge, StaticChallenge
 from scep_ra.enrollment.queries import QueryService
 from scep_ra.enrollment.renewal import RenewalRules
 from scep_ra.enrollment.service import EnrollmentRules, EnrollmentService
@@ -140,6 +141,18 @@ def _server_rules(profile: ProfileConfig, config: Config) -> ServerRules:
     )
 
 
+def _challenge_rule(profile: ProfileConfig) -> ChallengeRule:
+    match profile.challenge:
+        case "one-time":
+            return OneTimeChallenge()
+        case "static":
+            return StaticChallenge(digest=bytes.fromhex(profile.static_challenge_sha256))
+        case "none":
+            return NoChallenge()
+        case _:
+            assert_never(profile.challenge)
+
+
 def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> EnrollmentRules:
     renewal = profile.renewal
     return EnrollmentRules(
@@ -153,6 +166,7 @@ def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> Enr
         ),
         validity=timedelta(days=profile.validity_days),
         replay=timedelta(days=profile.replay_days),
+        challenge=_challenge_rule(profile),
         renewal=RenewalRules(
             enabled=renewal.enabled,
             window=timedelta(days=renewal.window_days) if renewal.window_days else None,

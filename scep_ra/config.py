@@ -133,8 +133,8 @@ class RAConfig(Table):
 class AuthorizerConfig(Table):
     """A PKI-AAA backend: decides which device may have a certificate."""
 
-    type: Literal["registry"] = "registry"
-    """Kind of backend: "registry" is the embedded list of devices (`scep-ra device`)."""
+    type: Literal["registry", "accept-all"] = "registry"
+    """Kind of backend: "registry" is the embedded list of devices (`scep-ra device`); "accept-all" is for a lab."""
 
 
 class AlgorithmsConfig(Table):
@@ -190,6 +190,13 @@ class ProfileConfig(Table):
 
     authorizer: Name = "registry"
     """The [aaa.NAME] that decides."""
+
+    challenge: Literal["one-time", "static", "none"] = "one-time"
+    """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all, or
+    none (then only a certificate does)."""
+
+    static_challenge_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`."""
 
     device_id: tuple[str, ...] = ("subject.serialNumber", "subject.userId", "san", "subject.commonName")
     """Where the device ID is looked for, strongest first."""

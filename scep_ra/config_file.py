@@ -188,6 +188,8 @@ def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator
             yield (*key, "ra"), f'is "": set scep_key_usage = true in [ca.{profile.ca}], or name an [ra.NAME]'
         if not ca.key_type.startswith("rsa"):
             yield (*key, "ra"), f'is "", but clients encrypt to RSA: choose an rsa key_type in [ca.{profile.ca}]'
+    if (profile.challenge == "static") != bool(profile.static_challenge_sha256):
+        yield (*key, "static_challenge_sha256"), 'goes with challenge = "static", and only with it'
     try:
         check_rules(profile.device_id)
     except ValueError as error:
@@ -206,6 +208,16 @@ def warnings_about(config: Config) -> list[str]:
         for name, profile in config.profile.items()
         for option, consequence in _WEAKENING.items()
         if getattr(profile.algorithms, option)
+    ]
+    warnings += [
+        f'profile.{name}.challenge is "static": whoever learns the secret can ask in the name of any registered device'
+        for name, profile in config.profile.items()
+        if profile.challenge == "static"
+    ]
+    warnings += [
+        f'aaa.{name} is "accept-all": EVERY DEVICE IS AUTHORIZED; this is for a lab'
+        for name, authorizer in config.aaa.items()
+        if authorizer.type == "accept-all"
     ]
     if not config.server.public_url and config.server.bind not in _LOOPBACK:
         warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")

@@ -26,6 +26,8 @@ class Welcome:
     ca: str  # its CA
     ra: bool  # it has an RA; otherwise its CA speaks SCEP itself
     legacy: bool  # it speaks single DES and SHA-1
+    one_time: bool = True  # its first enrollments need a challenge made for the device
+    registry: bool = True  # its devices must be registered here
 
     def text(self) -> str:
         """Return the whole page."""
@@ -53,11 +55,8 @@ class Welcome:
         return [*lines, ""]
 
     def _first_certificate(self) -> list[str]:
-        with_profile = "" if self.profile == "default" else f" --profile {self.profile}"
         return [
-            "Register a device and make its one-time challenge:",
-            f"  {self.command} device add SN123",
-            f"  S=$({self.command} challenge new --device SN123{with_profile})",
+            *self._preparation(),
             "",
             "Then enroll with one of",
             *self._own_client(),
@@ -65,6 +64,16 @@ class Welcome:
             *self._strongswan(),
             *self._scepclient(),
             *self._certmonger(),
+        ]
+
+    def _preparation(self) -> list[str]:
+        if not self.registry and not self.one_time:
+            return ["Every device is authorized. Set the challenge that all of them share:", "  S=..."]
+        with_profile = "" if self.profile == "default" else f" --profile {self.profile}"
+        return [
+            "Register a device and make its one-time challenge:" if self.one_time else "Register a device:",
+            f"  {self.command} device add SN123",
+            f"  S=$({self.command} challenge new --device SN123{with_profile})" if self.one_time else "  S=...",
         ]
 
     def _own_client(self) -> list[str]:

@@ -272,3 +272,21 @@ def test_every_example_loads(file: Path, tmp_path: Path) -> None:
 def test_the_reference_example_is_the_template() -> None:
     """config/scep-ra.toml is written by render_template and by nobody else."""
     assert (CONFIG_DIR / "scep-ra.toml").read_text("utf-8") == render_template()
+
+
+def test_the_lab_says_aloud_how_open_it_is() -> None:
+    """A static challenge and an authorizer that accepts all are named before anything is served."""
+    settings = load_settings(config=CONFIG_DIR / "lab.toml", environ={})
+    warnings = "\n".join(warnings_about(settings.config))
+    assert "EVERY DEVICE IS AUTHORIZED" in warnings
+    assert 'profile.default.challenge is "static"' in warnings
+    assert settings.config.server.bind == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "text", ['challenge = "static"', f'static_challenge_sha256 = "{"0" * 64}"'], ids=["no secret", "secret without use"]
+)
+def test_a_static_challenge_and_its_secret_go_together(tmp_path: Path, text: str) -> None:
+    """One without the other is a mistake that would open or close the profile."""
+    with pytest.raises(ConfigurationError, match="static_challenge_sha256 goes with"):
+        load(tmp_path, f"[profile.default]\n{text}\n")

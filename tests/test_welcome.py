@@ -12,7 +12,13 @@ from tests.support.pki import make_ca
 
 
 def welcome(
-    *, profiles: Sequence[str] = ("default",), ra: bool = True, legacy: bool = False, chain: Sequence[Certificate] = ()
+    *,
+    profiles: Sequence[str] = ("default",),
+    ra: bool = True,
+    legacy: bool = False,
+    chain: Sequence[Certificate] = (),
+    one_time: bool = True,
+    registry: bool = True,
 ) -> str:
     return Welcome(
         base_url="http://scep.example.net:8000",
@@ -23,6 +29,8 @@ def welcome(
         ca="main",
         ra=ra,
         legacy=legacy,
+        one_time=one_time,
+        registry=registry,
     ).text()
 
 
@@ -77,3 +85,13 @@ def test_scepclient_comes_with_the_settings_it_needs_unless_they_are_on(legacy: 
     """It knows only SHA-1 and single DES."""
     text = welcome(legacy=legacy)
     assert ("allow_sha1 and insecure_des_and_md5 in [profile.default.algorithms]" in text) is not legacy
+
+
+def test_a_profile_with_a_static_challenge_is_not_told_to_make_one() -> None:
+    """The registered device still has to be; in a lab not even that."""
+    text = welcome(one_time=False)
+    assert "device add SN123" in text
+    assert "challenge new" not in text
+    text = welcome(one_time=False, registry=False)
+    assert "Every device is authorized." in text
+    assert "device add" not in text

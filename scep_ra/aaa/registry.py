@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Authorizer
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.errors import ConfigurationError
@@ -36,7 +37,13 @@ def _make_registry(parts: Parts, options: Options) -> Authorizer:
     return RegistryAuthorizer(parts.devices)
 
 
-_BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {"registry": _make_registry}
+def _make_accept_all(_parts: Parts, options: Options) -> Authorizer:
+    if options:
+        raise ConfigurationError(f'an authorizer of type "accept-all" takes no options: remove {", ".join(options)}')
+    return AcceptAll()
+
+
+_BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {"accept-all": _make_accept_all, "registry": _make_registry}
 
 
 def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorizer:

@@ -58,6 +58,8 @@ async def _make(
     session: Session, *, value: str, kind: DeviceIDKind | None, profile: str, lifetime: timedelta
 ) -> tuple[str, Challenge]:
     check_profile(session.settings, profile)
+    if (rule := session.settings.config.profile[profile].challenge) != "one-time":
+        raise NotAllowed(f'profile {profile} has challenge = "{rule}": it takes no one-time challenges')
     device = await find_device(session, value, kind)
     if not device.enabled:
         raise NotAllowed(f"{device.device_id} is disabled: run `scep-ra device enable {device.device_id}` first")

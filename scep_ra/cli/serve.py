@@ -51,6 +51,8 @@ def _welcome(parts: app.Parts, invocation: Invocation) -> Welcome:
         ca=example.ca,
         ra=bool(example.ra),
         legacy=example.algorithms.allow_sha1 and example.algorithms.insecure_des_and_md5,
+        one_time=example.challenge == "one-time",
+        registry=parts.settings.config.aaa[example.authorizer].type == "registry",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,26 @@ from scep_ra.storage.base import Challenge
 SECRET_BYTES: Final = 16  # 128 bits cannot be guessed, so a plain digest protects them at rest
 SEAL_KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTimeChallenge:
+    """A first enrollment needs a challenge made for its device, used once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticChallenge:
+    """One secret serves every device, for management systems that know nothing better; AAA alone tells them apart."""
+
+    digest: bytes  # as challenge_digest makes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoChallenge:
+    """No challenge opens this profile: only a certificate proves who asks."""
+
+
+ChallengeRule = OneTimeChallenge | StaticChallenge | NoChallenge
 
 
 def challenge_digest(secret: str) -> bytes:
@@ -86,3 +107,9 @@ def check_challenge(challenge: Challenge | None, *, device_id: DeviceID, profile
         raise NotAuthorized(f"the challenge is for profile {challenge.profile!r}")
     if challenge.device_id != device_id:
         raise NotAuthorized(f"the challenge is for {challenge.device_id}, the request names {device_id}")
+
+
+def check_static_challenge(secret: str | None, rule: StaticChallenge) -> None:
+    """Check the shared secret in constant time; raise NotAuthorized. An empty or absent one never matches."""
+    if secret is None or not hmac.compare_digest(challenge_digest(secret), rule.digest):
+        raise NotAuthorized("the static challenge of this profile is missing or wrong")

@@ -17,7 +17,15 @@ import structlog
 
 from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Decision, Defer, Reject
 from scep_ra.ca.base import CertificateAuthority, Issued, IssuePending, IssueRequest
-from scep_ra.enrollment.challenges import challenge_digest, check_challenge
+from scep_ra.enrollment.challenges import (
+    ChallengeRule,
+    NoChallenge,
+    OneTimeChallenge,
+    StaticChallenge,
+    challenge_digest,
+    check_challenge,
+    check_static_challenge,
+)
 from scep_ra.enrollment.errors import (
     IdentityRefused,
     IssuanceRefused,
@@ -73,6 +81,7 @@ class EnrollmentRules:
     certificate: CertificateProfile
     validity: timedelta
     replay: timedelta  # how long the same request gets the same certificate
+    challenge: ChallengeRule = field(default_factory=OneTimeChallenge)
     renewal: RenewalRules = field(default_factory=RenewalRules)
 
 
@@ -103,8 +112,7 @@ class EnrollmentService:
         """Enroll or renew, or say again what was said; raise EnrollmentError, or a BackendError when unsure."""
         key = self._key(request.transaction_id, request.proof)
         csr_digest = hashlib.sha256(request.csr.der).digest()
-        challenge = request.csr.challenge_password if isinstance(request.proof, StandIn) else None
-        spend = challenge_digest(challenge) if challenge is not None else None
+        spend = self._digest_to_spend(request)
         dossier = await self._store.dossier(key, csr_digest, spend)
         if dossier.same is not None:
             return await self._again(dossier.same, dossier.certificate, request.source)
@@ -132,6 +140,12 @@ class EnrollmentService:
         except AlreadyRenewed:
             raise RenewalRefused("the certificate was renewed by another request meanwhile") from None
 
+    def _digest_to_spend(self, request: EnrollmentRequest) -> bytes | None:
+        """Return the digest of the one-time challenge that this request would use up."""
+        is_one_time = isinstance(request.proof, StandIn) and isinstance(self._rules.challenge, OneTimeChallenge)
+        secret = request.csr.challenge_password if is_one_time else None
+        return None if secret is None else challenge_digest(secret)
+
     def _key(self, transaction_id: str, proof: IdentityProof) -> EnrollmentKey:
         return EnrollmentKey(profile=self._rules.profile, transaction_id=transaction_id, requester=proof.requester)
 
@@ -151,7 +165,7 @@ class EnrollmentService:
         """Check challenge or certificate; return the serial of the certificate that is renewed, if one is."""
         match request.proof:
             case StandIn():
-                check_challenge(dossier.challenge, device_id=device_id, profile=self._rules.profile, now=self._now())
+                self._check_challenge(request, device_id, dossier)
                 return None
             case ExistingCertificate(certificate=signer):
                 # A challenge beside the certificate is not looked at: FortiOS and Junos send the one of long ago.
@@ -164,6 +178,17 @@ class EnrollmentService:
                 return stored.certificate_serial
             case _:
                 assert_never(request.proof)
+
+    def _check_challenge(self, request: EnrollmentRequest, device_id: DeviceID, dossier: Dossier) -> None:
+        match self._rules.challenge:
+            case OneTimeChallenge():
+                check_challenge(dossier.challenge, device_id=device_id, profile=self._rules.profile, now=self._now())
+            case StaticChallenge() as rule:
+                check_static_challenge(request.csr.challenge_password, rule)
+            case NoChallenge():
+                raise NotAuthorized("this profile enrolls by certificate only")
+            case _:
+                assert_never(self._rules.challenge)
 
     def _new_enrollment(
         self,

@@ -91,3 +91,14 @@ def test_an_unknown_profile_and_a_bad_ttl_are_usage_errors(scep_ra: CommandLine)
     for option, value in (("--profile", "vpn"), ("--ttl", "1 week")):
         outcome = scep_ra("challenge", "new", "--device", "X1", option, value)
         assert (outcome.status, outcome.out) == (2, "")
+
+
+def test_a_profile_with_a_static_challenge_takes_no_other(scep_ra: CommandLine) -> None:
+    """A one-time challenge would never be asked for."""
+    scep_ra.data.mkdir(mode=0o700)
+    (scep_ra.data / "scep-ra.toml").write_text(
+        f'[profile.default]\nchallenge = "static"\nstatic_challenge_sha256 = "{"0" * 64}"\n'
+    )
+    scep_ra.ok("device", "add", "X1")
+    outcome = scep_ra("challenge", "new", "--device", "X1")
+    assert (outcome.status, "takes no one-time challenges" in outcome.err, outcome.out) == (1, True, "")

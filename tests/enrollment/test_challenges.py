@@ -16,8 +16,10 @@ from scep_ra.enrollment.challenges import (
     SEAL_KEY_BYTES,
     SECRET_BYTES,
     ChallengeSeal,
+    StaticChallenge,
     challenge_digest,
     check_challenge,
+    check_static_challenge,
     new_challenge,
 )
 from scep_ra.enrollment.errors import NotAuthorized
@@ -129,3 +131,12 @@ def test_every_other_challenge_is_refused_with_its_reason(challenge: Challenge |
     """N-33, N-34, N-35: the reason is for the log."""
     with pytest.raises(NotAuthorized, match=reason):
         check(challenge)
+
+
+@pytest.mark.parametrize("secret", [None, "", "lab-secret ", "LAB-SECRET"])
+def test_a_static_challenge_is_matched_to_the_letter(secret: str | None) -> None:
+    """Neither absent, nor trimmed, nor folded."""
+    rule = StaticChallenge(digest=challenge_digest("lab-secret"))
+    check_static_challenge("lab-secret", rule)
+    with pytest.raises(NotAuthorized, match="missing or wrong"):
+        check_static_challenge(secret, rule)

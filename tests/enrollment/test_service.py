@@ -17,6 +17,7 @@ from scep_ra.aaa.base import Accept, AccessRequest, Decision, Defer, Reject
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.ca.base import Issued
 from scep_ra.ca.local import LocalCA
+from scep_ra.enrollment.challenges import NoChallenge, StaticChallenge, challenge_digest
 from scep_ra.enrollment.errors import (
     EnrollmentError,
     IdentityRefused,
@@ -889,3 +890,19 @@ async def test_no_secret_is_logged(office: Office, aaa: ScriptedAuthorizer) -> N
 
     assert [line["event"] for line in log] == ["enrollment_deferred", "certificate_issued"]
     assert secret not in f"{log} {error.value}"
+
+
+async def test_a_static_challenge_serves_every_registered_device(office: Office) -> None:
+    """One secret for a management system that knows nothing better; a wrong one gets nothing."""
+    await office.register("FOC9999X0ZZ")
+    shared = office.with_rules(challenge=StaticChallenge(digest=challenge_digest("lab-secret")))
+
+    assert granted(await shared.submit(make_request(challenge="lab-secret")))
+    assert granted(await shared.submit(make_request(challenge="lab-secret", device="FOC9999X0ZZ", owner="other")))
+    await refused(shared, make_request(challenge="guess", owner="thief"), "static challenge")
+    await refused(shared, make_request(challenge=None, owner="thief"), "static challenge")
+
+
+async def test_a_profile_without_challenges_enrolls_by_certificate_only(office: Office) -> None:
+    """Not even a challenge that is open in the store helps."""
+    await refused(office.with_rules(challenge=NoChallenge()), await office.request(), "by certificate only")
