@@ -107,6 +107,10 @@ class ChallengeStore(Protocol):
         """Return the sealed secrets of unexpired challenges of a profile, unused ones first, newest first."""
         ...
 
+    async def sealed_challenge_of(self, key: EnrollmentKey) -> bytes | None:
+        """Return the sealed secret that the newest enrollment of this key has spent, expired or not, for its polls."""
+        ...
+
 
 # --- enrollments ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
-from scep_ra.storage.base import AlreadyExists, Challenge, Device
+from scep_ra.storage.base import AlreadyExists, Challenge, Device, EnrollmentKey
 from scep_ra.storage.database import Database, Row, Session, decode_time, encode_time
 
 
@@ -123,6 +123,18 @@ class SqlDevices:
         )
         rows = await self._database.read(lambda session: session.fetch(sql, profile, encode_time(now), limit))
         return [row["sealed"] for row in rows]
+
+    async def sealed_challenge_of(self, key: EnrollmentKey) -> bytes | None:
+        """Return the sealed secret that the newest enrollment of this key has spent."""
+        sql = (
+            "SELECT sealed FROM challenge JOIN enrollment ON challenge.used_by = enrollment.enrollment_id"
+            " WHERE enrollment.profile = $1 AND transaction_id = $2 AND requester = $3 AND sealed IS NOT NULL"
+            " ORDER BY enrollment.created_at DESC LIMIT 1"
+        )
+        rows = await self._database.read(
+            lambda session: session.fetch(sql, key.profile, key.transaction_id, key.requester)
+        )
+        return rows[0]["sealed"] if rows else None
 
 
 async def _insert_device(session: Session, device: Device) -> int:

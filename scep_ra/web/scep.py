@@ -39,7 +39,7 @@ from scep_ra.scep.server import (
     ReplyContext,
     ScepServer,
 )
-from scep_ra.storage.base import ChallengeStore
+from scep_ra.storage.base import ChallengeStore, EnrollmentKey
 from scep_ra.web.crypto_pool import CryptoPool, Overloaded
 from scep_ra.web.errors import public_failure
 from scep_ra.web.paths import resolve_profile
@@ -132,8 +132,8 @@ class ScepFront:
 
     async def _answer_message(self, endpoint: Endpoint, event: PKIEvent, source: str) -> ScepReply:
         if isinstance(event, PasswordRequired):
-            passwords = await self._passwords(endpoint)
-            # Up to 16 key derivations of 7 ms each for whoever knocks: never on the loop, however small the pool is.
+            passwords = await self._passwords(endpoint, event.reply_to)
+            # Up to 17 key derivations of 7 ms each for whoever knocks: never on the loop, however small the pool is.
             event = await asyncio.to_thread(endpoint.server.open_with_passwords, event, passwords)
         context = event.reply_to
         if context.insecure:
@@ -188,11 +188,15 @@ class ScepFront:
             case _:
                 assert_never(outcome)
 
-    async def _passwords(self, endpoint: Endpoint) -> list[bytes]:
-        """Return the challenges that an envelope may have been closed with."""
+    async def _passwords(self, endpoint: Endpoint, context: ReplyContext) -> list[bytes]:
+        """Return the challenges that an envelope may have been closed with: first the one of this very transaction."""
         if endpoint.seal is None:
             return []
-        sealed = await endpoint.challenges.sealed_challenges(endpoint.profile, self._now(), _MAX_PASSWORDS)
+        requester = _proof(context).requester
+        key = EnrollmentKey(profile=endpoint.profile, transaction_id=context.transaction_id, requester=requester)
+        spent = await endpoint.challenges.sealed_challenge_of(key)
+        others = await endpoint.challenges.sealed_challenges(endpoint.profile, self._now(), _MAX_PASSWORDS)
+        sealed = [spent, *others] if spent is not None else others
         return [endpoint.seal.open(octets) for octets in sealed]
 
 

@@ -189,6 +189,8 @@ class TestChallenges:
         later = NOW + 2 * HOUR
         assert await store.sealed_challenges("default", later, 10) == [b"new", b"old", b"used"]
         assert await store.sealed_challenges("default", later, 1) == [b"new"]
+        assert await store.sealed_challenge_of(make_enrollment().key) == b"used"
+        assert await store.sealed_challenge_of(make_key("another transaction")) is None
 
     @pytest.mark.parametrize("after", [HOUR, 2 * HOUR], ids=["at its end", "later"])
     async def test_an_expired_challenge_is_not_spent(self, store: Store, after: timedelta) -> None:

@@ -38,6 +38,7 @@ INDEXES = {
     "certificate_by_device",
     "certificate_revoked",
     "challenge_sealed",
+    "challenge_spent",
     "challenge_unused",
     "device_by_value",
     "enrollment_by_renewal",
@@ -413,6 +414,7 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     await store.devices_by_value("SN123")
     await store.add_challenge(make_challenge())
     await store.sealed_challenges("default", NOW, 10)
+    await store.sealed_challenge_of(make_key())
     await store.insert_enrollment(make_enrollment(renewal_of=SERIAL), spend=make_challenge().digest)
     await store.complete(make_enrollment().enrollment_id, make_certificate(), NOW)
     await store.dossier(make_key(), b"another CSR", make_challenge().digest)

@@ -42,6 +42,7 @@ from scep_ra.scep.terms import FailInfo
 from scep_ra.storage.base import Store
 from scep_ra.web.errors import PUBLIC_TEXT
 from tests.support.enrollment import (
+    DAY,
     Clock,
     Gate,
     ScriptedAuthorizer,
@@ -731,6 +732,21 @@ async def test_an_ec_key_enrolls_under_its_challenge(ec_profile: Profile, aaa: S
 
         assert await device.ask(transaction, transaction.enroll(device.csr(secret))) == StillPending()
         assert await device.ask(transaction, transaction.poll()) == StillPending()
+        assert issued(await device.ask(transaction, transaction.poll())).spki == device.key.spki
+
+
+async def test_polls_under_a_challenge_outlive_it(ec_profile: Profile, aaa: ScriptedAuthorizer) -> None:
+    """Approval takes longer than a challenge lives, and meanwhile others are made; the transaction keeps its own."""
+    aaa.script = [WAIT, Accept()]
+    secret = await ec_profile.challenge()
+    async with serving(ec_profile) as site:
+        device = ec_device(site, secret)
+        transaction = await device.transaction()
+        assert await device.ask(transaction, transaction.enroll(device.csr(secret))) == StillPending()
+        ec_profile.clock.advance(2 * DAY)
+        for number in range(20):
+            await ec_profile.challenge(f"OTHER{number}")
+
         assert issued(await device.ask(transaction, transaction.poll())).spki == device.key.spki
 
 

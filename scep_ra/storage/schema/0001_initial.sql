@@ -57,6 +57,8 @@ CREATE TABLE challenge (
 
 CREATE INDEX challenge_unused ON challenge (device_kind, device_value) WHERE used_by IS NULL;
 
+CREATE INDEX challenge_spent ON challenge (used_by) WHERE sealed IS NOT NULL;
+
 CREATE INDEX challenge_sealed ON challenge (profile, expires_at) WHERE sealed IS NOT NULL;
 
 CREATE TABLE certificate (
