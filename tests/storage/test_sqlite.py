@@ -200,12 +200,14 @@ class TestFile:
 
     @pytest.mark.parametrize("count", range(4, 9))
     async def test_many_may_open_a_new_file_at_once(self, path: Path, open_database: Opener, count: int) -> None:
-        """The schema is applied by one of them, and nothing but the database is left."""
+        """The schema is applied by one of them, and none leaves a file of its own."""
         databases = await asyncio.gather(*(open_database() for _ in range(count)))
         rows = await databases[0].read(lambda session: session.fetch("SELECT version FROM schema_version"))
         await asyncio.gather(*(database.close() for database in databases))
         assert [row["version"] for row in rows] == [1]
-        assert [file.name for file in path.parent.iterdir()] == ["store.sqlite"]
+        # When several close at the same moment none of them may be the last that folds the log in; the next one does.
+        left = {file.name for file in path.parent.iterdir()}
+        assert left - {"store.sqlite-wal", "store.sqlite-shm"} == {"store.sqlite"}
 
     async def test_an_empty_file_of_the_owner_becomes_the_database(self, path: Path, open_database: Opener) -> None:
         """As an installer may have made it."""
