@@ -1,12 +1,12 @@
 """What can be wrong with the identity in a request.
 
-    IdentityError               `code`, stable, for the log and for failInfoText
+    IdentityError               `code`, stable, for the log
     ├── NoIdentity              nothing where the profile looks
     ├── UnreadableIdentity      subject or subjectAltName is not the ASN.1 it should be
     ├── InvalidDeviceID         a text breaks the grammar of its kind
     └── ConflictingIdentity     two places name different devices (in `extract`, beside the claims that it carries)
 
-Texts name the place and the value at fault; they are for the log, a peer is told the code.
+Texts name the place and the value at fault; they are for the log; a peer learns only that no device is named.
 """
 
 from __future__ import annotations

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from scep_ra.pki import der, oids
 from scep_ra.pki.errors import MalformedData
-
-_PEM_BEGIN: Final = b"-----BEGIN "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,5 @@ CA_ISSUERS: Final = "1.3.6.1.5.5.7.48.2"
 # Extended key usages
 SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
 CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
-CODE_SIGNING: Final = "1.3.6.1.5.5.7.3.3"
 EMAIL_PROTECTION: Final = "1.3.6.1.5.5.7.3.4"
 IPSEC_IKE: Final = "1.3.6.1.5.5.7.3.17"
-CMC_RA: Final = "1.3.6.1.5.5.7.3.28"

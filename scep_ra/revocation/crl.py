@@ -5,10 +5,9 @@ Pure and linear in the number of entries. Signing is the authority's, and rememb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Final
 
 from scep_ra.pki import der, oids
@@ -55,9 +54,6 @@ _WORDS: Final = {
     RevocationReason.PRIVILEGE_WITHDRAWN: "privilegeWithdrawn",
     RevocationReason.AA_COMPROMISE: "aACompromise",
 }
-REASON_BY_WORD: Final[Mapping[str, RevocationReason]] = MappingProxyType(
-    {word: reason for reason, word in _WORDS.items()}
-)
 
 
 def _reason_extension(reason: RevocationReason) -> bytes:

@@ -74,5 +74,4 @@ class EmptyContent(Enum):
 CA_CAPS_TYPE: Final = "text/plain"
 CA_CERT_TYPE: Final = "application/x-x509-ca-cert"
 CA_RA_CERT_TYPE: Final = "application/x-x509-ca-ra-cert"
-NEXT_CA_CERT_TYPE: Final = "application/x-x509-next-ca-cert"
 PKI_MESSAGE_TYPE: Final = "application/x-pki-message"

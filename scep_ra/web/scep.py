@@ -1,6 +1,6 @@
 """The SCEP endpoint over HTTP: a thin shell around `scep.server` and `enrollment.service`.
 
-No decision is taken here. CPU work goes to the crypto pool, so that the loop answers GetCACaps while RSA is under way.
+No decision is taken here. RSA and EC work goes through the crypto pool, which decides in whose thread it is done.
 """
 
 from __future__ import annotations
