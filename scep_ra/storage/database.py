@@ -39,6 +39,14 @@ class Session(Protocol):
         """Run one statement and return how many rows it changed; raise UniqueViolation."""
         ...
 
+    async def serialise(self, *names: str) -> None:
+        """Wait until no other transaction that names one of these is under way; held until the commit.
+
+        For a rule over several rows, which no unique index can keep. Name everything in one call per unit of work, so
+        that no two units wait for each other.
+        """
+        ...
+
 
 Work = Callable[[Session], Coroutine[Any, Any, Result]]
 

@@ -129,6 +129,9 @@ class _SqliteSession:
     async def execute(self, sql: str, *parameters: object) -> int:
         return self._run(sql, parameters).rowcount
 
+    async def serialise(self, *names: str) -> None:
+        """Do nothing: BEGIN IMMEDIATE lets one writer in at a time."""
+
     def _run(self, sql: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
         try:
             # sqlite3 knows `$1` as a parameter named "1".
