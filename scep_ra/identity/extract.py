@@ -116,9 +116,14 @@ def choose_device_id(claims: Sequence[IdentityClaim]) -> DeviceID:
     """
     if not claims:
         raise NoIdentity("no identifier where the profile's device_id rules look")
-    strong = [claim for claim in claims if claim.source not in _FALLBACKS]
+    strong = [claim for claim in claims if is_strong(claim)]
     _check_agreement(strong)
     return (strong or claims)[0].device_id
+
+
+def is_strong(claim: IdentityClaim) -> bool:
+    """Tell whether a claim stands where devices are identified, and not in a name that people choose."""
+    return claim.source not in _FALLBACKS
 
 
 def _check_agreement(claims: Sequence[IdentityClaim]) -> None:
@@ -182,11 +187,20 @@ def _device_part(kind: DeviceIDKind, text: str) -> str:
 def _other_name_findings(other: der.Reader, attributes: Sequence[names.NameAttribute]) -> Iterator[_Finding]:
     oid = other.oid()
     if oid == oids.HARDWARE_MODULE_NAME:
-        text = _hardware_module(other.enter(der.context(0)).enter())
+        text = _hardware_module(_only_value(other))
         yield _Finding(source="san.hardwareModuleName", kind=DeviceIDKind.HARDWARE_MODULE, text=text)
     elif oid == oids.PERMANENT_IDENTIFIER:
-        text = _permanent_identifier(other.enter(der.context(0)).enter(), attributes)
+        text = _permanent_identifier(_only_value(other), attributes)
         yield _Finding(source="san.permanentIdentifier", kind=DeviceIDKind.PERMANENT_IDENTIFIER, text=text)
+
+
+def _only_value(other: der.Reader) -> der.Reader:
+    """Enter the SEQUENCE in an otherName and see to it that nothing follows: the name may be copied as it is."""
+    wrapper = other.enter(der.context(0))
+    fields = wrapper.enter()
+    wrapper.finish()
+    other.finish()
+    return fields
 
 
 def _hardware_module(fields: der.Reader) -> str:

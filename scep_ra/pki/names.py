@@ -30,8 +30,23 @@ _KEYWORDS: Final = {
     "unstructuredAddress": oids.UNSTRUCTURED_ADDRESS,
     "x500UniqueIdentifier": oids.X500_UNIQUE_IDENTIFIER,
 }
+# The long spellings of RFC 4519, for the keywords above that are short; directories answer with these.
+_LONG_KEYWORDS: Final = {
+    "commonName": oids.COMMON_NAME,
+    "surname": oids.SURNAME,
+    "countryName": oids.COUNTRY,
+    "localityName": oids.LOCALITY,
+    "stateOrProvinceName": oids.STATE,
+    "streetAddress": oids.STREET,
+    "organizationName": oids.ORGANIZATION,
+    "organizationalUnitName": oids.ORGANIZATIONAL_UNIT,
+    "givenName": oids.GIVEN_NAME,
+    "userId": oids.USER_ID,
+    "domainComponent": oids.DOMAIN_COMPONENT,
+}
 _KEYWORD_OF: Final = {oid: keyword for keyword, oid in _KEYWORDS.items()}
-_OID_BY_LOWER_KEYWORD: Final = {keyword.lower(): oid for keyword, oid in _KEYWORDS.items()}
+_LONG_NAME_OF: Final = _KEYWORD_OF | {oid: keyword for keyword, oid in _LONG_KEYWORDS.items()}
+_OID_BY_LOWER_KEYWORD: Final = {keyword.lower(): oid for keyword, oid in (_KEYWORDS | _LONG_KEYWORDS).items()}
 # These are IA5String by definition (RFC 4519 2.4, RFC 2985 5.4.1); everything else is a DirectoryString.
 _IA5_ATTRIBUTES: Final = frozenset({oids.DOMAIN_COMPONENT, oids.EMAIL_ADDRESS, oids.UNSTRUCTURED_NAME})
 _ENCODINGS: Final = {
@@ -47,7 +62,8 @@ _ENCODINGS: Final = {
 }
 _SPECIAL: Final = re.compile(r'[,+"\\<>;=]|^[# ]| \Z')
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_KEY: Final = r" *([A-Za-z][A-Za-z0-9]*|[0-2](?:\.[0-9]{1,39})+) *= *"
+_DOTTED: Final = r"[0-2](?:\.[0-9]{1,39})+"
+_KEY: Final = rf" *([A-Za-z][A-Za-z0-9]*|{_DOTTED}) *= *"
 # By separator; the other separator is an ordinary character: "/" in a comma-separated name and the reverse.
 _ATTRIBUTE: Final = {
     separator: re.compile(_KEY + rf"((?:\\.|[^\\+{separator}])*)([+{separator}]|\Z)", re.DOTALL) for separator in ",/"
@@ -130,10 +146,20 @@ def parse_name(text: str) -> bytes:
 
 
 def _encode_attribute(keyword: str, value: str) -> bytes:
-    oid = keyword if "." in keyword else _OID_BY_LOWER_KEYWORD.get(keyword.lower())
+    return encode_attribute(attribute_oid(keyword), _unescape(value))
+
+
+def attribute_oid(keyword: str) -> str:
+    """Return the dotted OID of an attribute keyword, long or short, in any case, or itself; raise MalformedData."""
+    oid = keyword if re.fullmatch(_DOTTED, keyword) else _OID_BY_LOWER_KEYWORD.get(keyword.lower())
     if oid is None:
         raise MalformedData(f"unknown name attribute {keyword!r}: use one of {', '.join(_KEYWORDS)} or a dotted OID")
-    return encode_attribute(oid, _unescape(value))
+    return oid
+
+
+def attribute_name(oid: str) -> str:
+    """Return the long keyword of an attribute (`commonName`), its dotted OID where it has none."""
+    return _LONG_NAME_OF.get(oid, oid)
 
 
 def _unescape(value: str) -> str:

@@ -268,6 +268,24 @@ def test_the_alternative_name_is_read_only_where_a_rule_asks() -> None:
             der.sequence(permanent_identifier(utf8("x"), der.oid("1.2"), der.NULL)),
             id="permanentIdentifier of three fields",
         ),
+        pytest.param(
+            b"\x30\x00",
+            der.sequence(
+                der.element(
+                    0xA0, der.oid(oids.PERMANENT_IDENTIFIER) + der.explicit(0, der.sequence(utf8("x")) + utf8("y"))
+                )
+            ),
+            id="octets after the permanentIdentifier",
+        ),
+        pytest.param(
+            b"\x30\x00",
+            der.sequence(
+                der.element(
+                    0xA0, der.oid(oids.PERMANENT_IDENTIFIER) + der.explicit(0, der.sequence(utf8("x"))) + utf8("y")
+                )
+            ),
+            id="octets after the otherName's value",
+        ),
     ],
 )
 def test_unreadable_names_are_an_identity_error(subject: bytes, san: bytes | None) -> None:

@@ -20,7 +20,12 @@ NAMES = (
     "email:a@example.org",
     "ip:192.0.2.1",
     "ip:2001:db8::1",
+    "upn:é@example.com",
+    r"directory:O=Example\, Inc.,CN=router1",
 )
+# Read back by `identity`, and shown here as the octets that they are.
+DEVICE_NAMES = ("hardware-module:1.3.6.1.4.1.9.21:FTX1:A", "permanent-identifier::a", "permanent-identifier:1.2.3:a")
+PRINTABLE = x509.name._ASN1Type.PrintableString
 
 
 def test_names_survive_encoding_and_parsing() -> None:
@@ -31,13 +36,30 @@ def test_names_survive_encoding_and_parsing() -> None:
 
 def test_the_library_reads_the_same_names() -> None:
     """A certificate request built around them is understood elsewhere."""
-    encoded = encode_general_names(map(read_general_name, NAMES))
+    encoded = encode_general_names(map(read_general_name, (*NAMES, *DEVICE_NAMES)))
     names = [
         x509.DNSName("router-1.example"),
         x509.UniformResourceIdentifier("urn:imei:490154203237518"),
         x509.RFC822Name("a@example.org"),
         x509.IPAddress(ip_address("192.0.2.1")),
         x509.IPAddress(ip_address("2001:db8::1")),
+        x509.OtherName(x509.ObjectIdentifier(oids.USER_PRINCIPAL_NAME), "\x0c\x0eé@example.com".encode()),
+        x509.DirectoryName(
+            x509.Name(
+                [
+                    x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Example, Inc.", PRINTABLE),
+                    x509.NameAttribute(x509.NameOID.COMMON_NAME, "router1", PRINTABLE),
+                ]
+            )
+        ),
+        x509.OtherName(
+            x509.ObjectIdentifier(oids.HARDWARE_MODULE_NAME),
+            der.sequence(der.oid("1.3.6.1.4.1.9.21"), der.octet_string(b"FTX1:A")),
+        ),
+        x509.OtherName(x509.ObjectIdentifier(oids.PERMANENT_IDENTIFIER), bytes.fromhex("3003") + b"\x0c\x01a"),
+        x509.OtherName(
+            x509.ObjectIdentifier(oids.PERMANENT_IDENTIFIER), bytes.fromhex("3007") + b"\x0c\x01a\x06\x02\x2a\x03"
+        ),
     ]
     assert x509.SubjectAlternativeName(names).public_bytes() == encoded
 
@@ -64,7 +86,17 @@ def test_names_of_other_forms_are_shown_as_they_are(element: bytes, text: str) -
     [
         ("router-1", "KIND:VALUE"),
         ("dns:", "KIND:VALUE"),
-        ("rid:1.2.3", "one of email, dns, uri, ip"),
+        ("rid:1.2.3", "one of email, dns, uri, ip, upn, directory, hardware-module, permanent-identifier"),
+        ("directory:router1", "write KEY=value"),
+        ("hardware-module:FTX1", "OID:SERIAL"),
+        ("hardware-module:1.2.3:", "OID:SERIAL"),
+        ("hardware-module:1.2.3:é", "ASCII"),
+        ("hardware-module:x:FTX1", "'x' is not a dotted OID"),
+        ("hardware-module:1:FTX1", "'1' is not a dotted OID"),
+        ("hardware-module:1.40:FTX1", r"'1\.40' is not a dotted OID"),
+        (f"hardware-module:1.2{'.999999999' * 20}:FTX1", "is not a dotted OID"),
+        ("permanent-identifier:a", ":VALUE"),
+        ("permanent-identifier:1.2.x:a", r"'1\.2\.x' is not a dotted OID"),
         ("ip:192.0.2", "not an IPv4"),
         ("dns:b\u00fccher.example", "ASCII"),
     ],
@@ -76,9 +108,9 @@ def test_a_name_that_cannot_be_asked_for_is_refused_with_the_mend(text: str, pat
 
 
 def test_a_kind_that_is_only_read_cannot_be_encoded() -> None:
-    """Directory names are for explaining."""
-    with pytest.raises(MalformedData, match="cannot be asked for"):
-        encode_general_names([GeneralName(kind="directory", text="CN=x")])
+    """Names of unknown forms are for explaining."""
+    with pytest.raises(MalformedData, match="cannot be encoded"):
+        encode_general_names([GeneralName(kind="other", text="1.2.3=00")])
 
 
 def test_an_address_of_wrong_length_is_malformed() -> None:

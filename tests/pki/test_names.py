@@ -72,6 +72,29 @@ def test_keywords_have_no_case_and_dotted_oids_are_taken() -> None:
     assert names.format_name(names.parse_name("1.2.3.4=x")) == "1.2.3.4=x"
 
 
+@pytest.mark.parametrize(
+    ("keyword", "oid", "name"),
+    [
+        ("CN", oids.COMMON_NAME, "commonName"),
+        ("COMMONNAME", oids.COMMON_NAME, "commonName"),
+        ("serialNumber", oids.SUBJECT_SERIAL_NUMBER, "serialNumber"),
+        ("2.5.4.11", oids.ORGANIZATIONAL_UNIT, "organizationalUnitName"),
+        ("1.2.3.4", "1.2.3.4", "1.2.3.4"),
+    ],
+)
+def test_an_attribute_has_one_oid_and_one_long_name(keyword: str, oid: str, name: str) -> None:
+    """Directories write commonName where a subject has CN."""
+    assert names.attribute_oid(keyword) == oid
+    assert names.attribute_name(oid) == name
+
+
+@pytest.mark.parametrize("keyword", ["shoeSize", "a.b", "", "3.1"])
+def test_a_word_that_is_no_attribute_is_refused(keyword: str) -> None:
+    """With the list of those that are."""
+    with pytest.raises(MalformedData, match="use one of CN"):
+        names.attribute_oid(keyword)
+
+
 def test_attributes_joined_by_plus_share_one_sorted_rdn() -> None:
     """P-29: IOS puts serialNumber and unstructuredName into one RDN."""
     name = names.parse_name("serialNumber=FTX1+unstructuredName=router.example,O=X")
