@@ -191,6 +191,9 @@ class ProfileConfig(Table):
     authorizer: Name = "registry"
     """The [aaa.NAME] that decides."""
 
+    service: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """The service that AAA must grant (`scep-ra device add --service`); "" = none is asked for."""
+
     challenge: Literal["one-time", "static", "none"] = "one-time"
     """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all, or
     none (then only a certificate does)."""
