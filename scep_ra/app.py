@@ -274,7 +274,7 @@ class Server:
             await self.resolve_intents()
             for name, profile in self._settings.config.profile.items():
                 before = utc_now() - timedelta(days=profile.replay_days)
-                await self._store.expire_pending(name, before, utc_now())
+                await self._store.expire_waiting(name, before, utc_now())
         except ScepRaError as error:
             log.warning("housekeeping_failed", reason=str(error))
         except Exception:

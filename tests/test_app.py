@@ -384,7 +384,7 @@ async def test_requests_that_nobody_approved_expire(settings: Settings) -> None:
         await office.submit(request)
         await server.keep_house_once()
 
-        assert (await office.enrollment(request)).state is EnrollmentState.REJECTED
+        assert (await office.enrollment(request)).state is EnrollmentState.EXPIRED
 
 
 @pytest.mark.parametrize(("error", "level"), [(Unavailable("the disk is full"), "warning"), (KeyError("bug"), "error")])
@@ -397,7 +397,7 @@ async def test_a_round_that_fails_is_logged_and_ends_nothing(
         async def broken(*_: object) -> int:
             raise error
 
-        monkeypatch.setattr(server._store, "expire_pending", broken)
+        monkeypatch.setattr(server._store, "expire_waiting", broken)
         with capture_logs() as log:
             await server.keep_house_once()
 

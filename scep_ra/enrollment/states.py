@@ -1,10 +1,12 @@
 """The life of one enrollment as a table: nothing else decides which step may follow which.
 
-    PENDING ──approve──> ISSUING ──complete──> ISSUED
-       └──────reject──────> REJECTED              ISSUING ──fail──> FAILED
+    PENDING ──authorize──────────────────> ISSUING ──complete──> ISSUED
+       ├────approve───> APPROVED ──authorize──^  └──fail──> FAILED
+       ├────reject────> REJECTED <──reject── APPROVED
+       └────expire────> EXPIRED  <──expire── APPROVED
 
-An enrollment is born PENDING (authorization deferred) or ISSUING (authorized, intent recorded).
-Revocation is a state of the certificate, not of the enrollment.
+An enrollment is born PENDING (authorization deferred, or an operator must approve) or ISSUING (authorized, intent
+recorded). Revocation is a state of the certificate, not of the enrollment.
 """
 
 from __future__ import annotations
@@ -17,27 +19,38 @@ class EnrollmentState(StrEnum):
     """Where an enrollment stands; the value is what storage holds."""
 
     PENDING = "pending"
+    APPROVED = "approved"
     ISSUING = "issuing"
     ISSUED = "issued"
     REJECTED = "rejected"
     FAILED = "failed"
+    EXPIRED = "expired"
 
 
 class EnrollmentEvent(StrEnum):
     """What can happen to an enrollment."""
 
-    APPROVE = "approve"
-    REJECT = "reject"
-    COMPLETE = "complete"
-    FAIL = "fail"
+    APPROVE = "approve"  # an operator said yes
+    AUTHORIZE = "authorize"  # AAA said yes and the intent is recorded
+    REJECT = "reject"  # an operator or AAA said no
+    EXPIRE = "expire"  # nobody said anything for too long
+    COMPLETE = "complete"  # the certificate is stored
+    FAIL = "fail"  # the certification authority declined
 
 
 TRANSITIONS: Final[dict[tuple[EnrollmentState, EnrollmentEvent], EnrollmentState]] = {
-    (EnrollmentState.PENDING, EnrollmentEvent.APPROVE): EnrollmentState.ISSUING,
+    (EnrollmentState.PENDING, EnrollmentEvent.APPROVE): EnrollmentState.APPROVED,
+    (EnrollmentState.PENDING, EnrollmentEvent.AUTHORIZE): EnrollmentState.ISSUING,
     (EnrollmentState.PENDING, EnrollmentEvent.REJECT): EnrollmentState.REJECTED,
+    (EnrollmentState.PENDING, EnrollmentEvent.EXPIRE): EnrollmentState.EXPIRED,
+    (EnrollmentState.APPROVED, EnrollmentEvent.AUTHORIZE): EnrollmentState.ISSUING,
+    (EnrollmentState.APPROVED, EnrollmentEvent.REJECT): EnrollmentState.REJECTED,
+    (EnrollmentState.APPROVED, EnrollmentEvent.EXPIRE): EnrollmentState.EXPIRED,
     (EnrollmentState.ISSUING, EnrollmentEvent.COMPLETE): EnrollmentState.ISSUED,
     (EnrollmentState.ISSUING, EnrollmentEvent.FAIL): EnrollmentState.FAILED,
 }
+# Waiting for somebody's decision; the same transactionID cannot carry another request meanwhile.
+WAITING: Final = frozenset({EnrollmentState.PENDING, EnrollmentState.APPROVED})
 
 
 class IllegalTransition(ValueError):

@@ -7,10 +7,11 @@ error below), never an exception of a driver.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from enum import StrEnum
+from typing import Final, Protocol
 
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import BackendError
@@ -33,18 +34,34 @@ class AlreadyRenewed(BackendError):
     """The certificate has a successor, or another enrollment is about to give it one."""
 
 
+class KeyInUse(BackendError):
+    """The key was certified for another device, or is blocked because a certificate of it was revoked as stolen."""
+
+
+class QuotaReached(BackendError):
+    """The device has as many active certificates of this profile as it may have."""
+
+
+class SecondKey(BackendError):
+    """The device has an active certificate of this profile under another key, and this request renews none of them."""
+
+
 # --- devices -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """An entry of the embedded registry: who may enroll."""
+    """An entry of the embedded registry: who may enroll, for what, and what its certificate says."""
 
     device_id: DeviceID
     user: str = ""
     profile: str = ""  # "" = every profile
+    services: tuple[str, ...] = ()  # what the device may use; a profile can demand one
     note: str = ""
     enabled: bool = True
+    approval: bool = False  # an operator has to approve each first enrollment
+    valid_until: datetime | None = None  # no certificate reaches beyond, none is issued after
+    attributes: Mapping[str, str] = field(default_factory=dict)  # free; templates and vouching draw on them
     created_at: datetime
 
 
@@ -73,6 +90,10 @@ class DeviceStore(Protocol):
 
     async def set_device_enabled(self, device_id: DeviceID, enabled: bool) -> bool:
         """Return False when there is no such device."""
+        ...
+
+    async def update_device(self, device: Device) -> bool:
+        """Replace everything but the ID and `created_at`; return False when there is no such device."""
         ...
 
     async def remove_device(self, device_id: DeviceID) -> bool:
@@ -121,7 +142,7 @@ class EnrollmentKey:
 
     profile: str
     transaction_id: str
-    requester: bytes  # SHA-256: of the signer's SPKI when self-signed, of the signer's certificate when it is ours
+    requester: bytes  # SHA-256: of the signer's SPKI when self-signed, else of the signer's certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +153,15 @@ class Enrollment:
     key: EnrollmentKey
     csr_digest: bytes  # SHA-256 of the CSR
     csr: bytes  # DER
+    spki_digest: bytes  # SHA-256 of the SubjectPublicKeyInfo that is to be certified
     ca: str  # name of the CA in the configuration that is to sign, and that issued `renewal_of`
     state: EnrollmentState
     device_id: DeviceID
+    proof: str  # what proved the requester: "challenge", "certificate", "manufacturer", "ra", "anonymous"
+    source: str  # address from which it came first
+    hold: str = ""  # why an operator has to approve it; "" = nobody has to
+    decided_by: str = ""  # the operator who approved or rejected it
+    note: str = ""  # what the operator had to say
     renewal_of: int | None  # certificate serial (of the same CA) that this one renews
     certificate_serial: int | None  # reserved while ISSUING, real when ISSUED
     order: bytes | None  # CertificateAuthority.prepare's octets, from ISSUING on
@@ -152,6 +179,30 @@ class Dossier:
     certificate: StoredCertificate | None  # of `same`, when issued
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuanceLimits:
+    """What must hold of a device's certificates in this profile at the moment when an intent is recorded.
+
+    Active is a certificate of the device and profile that has not expired, is not revoked and has no successor, and an
+    open intent for one. The certificate that the enrollment renews is not counted.
+    """
+
+    max_active: int | None = None
+    second_key: bool = True  # False: raise SecondKey when another key is active
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """When certificates that a new one replaces are to be revoked; None = they stay until they expire."""
+
+    renewed_at: datetime | None = None  # the one that was renewed
+    others_at: datetime | None = None  # every other active one of the device in this profile
+
+
+NO_LIMITS: Final = IssuanceLimits()
+NO_RETIREMENT: Final = Retirement()
+
+
 class EnrollmentStore(Protocol):
     """Enrollments and their compare-and-set steps."""
 
@@ -163,12 +214,20 @@ class EnrollmentStore(Protocol):
         """Return the newest enrollment of this key with its certificate, for CertPoll."""
         ...
 
-    async def insert_enrollment(self, enrollment: Enrollment, *, spend: bytes | None) -> None:
+    async def insert_enrollment(
+        self,
+        enrollment: Enrollment,
+        *,
+        spend: bytes | None,
+        decision: StoredDecision | None = None,
+        limits: IssuanceLimits = NO_LIMITS,
+    ) -> None:
         """Insert an enrollment (PENDING or ISSUING) and, in the same transaction, spend the challenge with this digest.
 
-        Raise DuplicateEnrollment when the same key and CSR are there already, else AlreadyRenewed when the enrollment
-        is ISSUING and `renewal_of` has or is about to get another successor, else ChallengeSpent when the challenge
-        is not open at enrollment.created_at; then nothing is changed.
+        The decision record, whose decision_id is the enrollment_id, goes in with it. Raise, in this order,
+        DuplicateEnrollment when the same key and CSR are there already, AlreadyRenewed when `renewal_of` has or is
+        about to get another successor, ChallengeSpent when the challenge is not open at enrollment.created_at,
+        KeyInUse, and for an ISSUING enrollment SecondKey or QuotaReached as `limits` say; then nothing is changed.
         """
         ...
 
@@ -181,28 +240,101 @@ class EnrollmentStore(Protocol):
         *,
         certificate_serial: int | None = None,
         order: bytes | None = None,
+        limits: IssuanceLimits = NO_LIMITS,
+        by: str = "",
+        note: str = "",
     ) -> bool:
         """Apply one event of the transition table if the state is still `expected`; return False when it is not.
 
-        APPROVE needs certificate_serial and order, and raises AlreadyRenewed as insert_enrollment does. COMPLETE is
-        `complete`'s alone, because no enrollment may be ISSUED without its certificate.
+        AUTHORIZE needs certificate_serial and order, and raises AlreadyRenewed, KeyInUse, SecondKey and QuotaReached as
+        insert_enrollment does. APPROVE and REJECT keep `by` and `note`. COMPLETE is `complete`'s alone, because no
+        enrollment may be ISSUED without its certificate.
         """
         ...
 
-    async def complete(self, enrollment_id: str, certificate: StoredCertificate, now: datetime) -> bool:
+    async def complete(
+        self,
+        enrollment_id: str,
+        certificate: StoredCertificate,
+        now: datetime,
+        *,
+        retirement: Retirement = NO_RETIREMENT,
+    ) -> bool:
         """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first.
 
-        The certificate that the enrollment renews gets this one as its successor. Raise AlreadyExists when the CA gave
-        the same serial to two enrollments; then nothing is changed.
+        The certificate that the enrollment renews gets this one as its successor, and those that it replaces get their
+        `revoke_at`. Raise AlreadyExists when the CA gave the same serial to two enrollments; then nothing is changed.
         """
+        ...
+
+    async def find_enrollments(self, id_prefix: str) -> Sequence[Enrollment]:
+        """Return at most two enrollments whose ID begins so: none, the one that is meant, or an ambiguity."""
+        ...
+
+    async def list_enrollments(
+        self, states: Collection[EnrollmentState], *, device_id: DeviceID | None = None, limit: int = 1000
+    ) -> Sequence[Enrollment]:
+        """Return the newest enrollments in these states, newest first."""
         ...
 
     async def open_intents(self) -> Sequence[Enrollment]:
         """Return all enrollments in ISSUING, oldest first: what a start after a crash must resolve."""
         ...
 
-    async def expire_pending(self, profile: str, before: datetime, now: datetime) -> int:
-        """Reject the PENDING enrollments of a profile created earlier than `before`; return how many."""
+    async def expire_waiting(self, profile: str, before: datetime, now: datetime) -> int:
+        """Expire the PENDING and APPROVED enrollments of a profile created before `before`; return how many."""
+        ...
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+
+class DecisionOutcome(StrEnum):
+    """What became of a request when it was first looked at."""
+
+    AUTHORIZED = "authorized"
+    DEFERRED = "deferred"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDecision:
+    """Why one request was let in, put off or refused; `record` is the whole of it, written by enrollment.decisions."""
+
+    decision_id: str  # 32 hex digits; the enrollment_id where there is an enrollment
+    decided_at: datetime
+    profile: str
+    transaction_id: str
+    source: str
+    device_id: DeviceID | None
+    outcome: DecisionOutcome
+    code: str  # public code of the refusal, "" otherwise
+    record: str  # JSON
+
+
+class DecisionStore(Protocol):
+    """Decision records; those of enrollments are written by insert_enrollment."""
+
+    async def add_decisions(self, decisions: Sequence[StoredDecision]) -> None:
+        """Insert records of requests that became no enrollment, all in one transaction."""
+        ...
+
+    async def find_decisions(self, id_prefix: str) -> Sequence[StoredDecision]:
+        """Return at most two records whose ID begins so."""
+        ...
+
+    async def list_decisions(
+        self,
+        *,
+        outcomes: Collection[DecisionOutcome] = frozenset(DecisionOutcome),
+        device_id: DeviceID | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredDecision]:
+        """Return the newest records, newest first."""
+        ...
+
+    async def prune_decisions(self, before: datetime, keep: int) -> int:
+        """Delete records of refused requests older than `before`, and all but the newest `keep`; return how many."""
         ...
 
 
@@ -218,10 +350,12 @@ class StoredCertificate:
     profile: str
     device_id: DeviceID
     der: bytes
+    spki_digest: bytes  # SHA-256 of its SubjectPublicKeyInfo
     not_before: datetime
     not_after: datetime
     issued_at: datetime
     successor: int | None = None  # serial of the renewal
+    revoke_at: datetime | None = None  # when it is to be revoked because another one replaces it
     revoked_at: datetime | None = None
     revocation_reason: int | None = None  # CRLReason (RFC 5280 5.3.1)
 
@@ -244,6 +378,10 @@ class CertificateStore(Protocol):
 
     async def list_certificates(self, device_id: DeviceID | None = None) -> Sequence[StoredCertificate]:
         """Return certificates, newest first."""
+        ...
+
+    async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
+        """Return certificates that were to be revoked by now (`revoke_at`) and are not, oldest first."""
         ...
 
     async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
@@ -296,7 +434,7 @@ class CRLStore(Protocol):
         ...
 
 
-class Store(DeviceStore, ChallengeStore, EnrollmentStore, CertificateStore, CRLStore, Protocol):
+class Store(DeviceStore, ChallengeStore, EnrollmentStore, DecisionStore, CertificateStore, CRLStore, Protocol):
     """Everything together, as the composition root opens it."""
 
     async def check(self) -> None:

@@ -1,18 +1,19 @@
 """The store over any SQL database: every statement once, for SQLite and PostgreSQL alike.
 
-The statements live beside their nouns (`sql_devices`, `sql_enrollments`, `sql_certificates`); this joins them. What
-differs between databases belongs into a Database (`sqlite`), never here.
+The statements live beside their nouns (`sql_devices`, `sql_enrollments`, `sql_decisions`, `sql_certificates`); this
+joins them. What differs between databases belongs into a Database (`sqlite`), never here.
 """
 
 from __future__ import annotations
 
 from scep_ra.storage.database import Database
 from scep_ra.storage.sql_certificates import SqlCertificates
+from scep_ra.storage.sql_decisions import SqlDecisions
 from scep_ra.storage.sql_devices import SqlDevices
 from scep_ra.storage.sql_enrollments import SqlEnrollments
 
 
-class SqlStore(SqlDevices, SqlEnrollments, SqlCertificates):
+class SqlStore(SqlDevices, SqlEnrollments, SqlDecisions, SqlCertificates):
     """storage.base.Store over a Database that is open and migrated."""
 
     def __init__(self, database: Database) -> None:

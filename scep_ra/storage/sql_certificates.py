@@ -31,10 +31,12 @@ def read_certificate(row: Row) -> StoredCertificate:
         profile=row["profile"],
         device_id=DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]),
         der=row["der"],
+        spki_digest=row["spki_digest"],
         not_before=decode_time(row["not_before"]),
         not_after=decode_time(row["not_after"]),
         issued_at=decode_time(row["issued_at"]),
         successor=None if row["successor"] is None else decode_serial(row["successor"]),
+        revoke_at=None if row["revoke_at"] is None else decode_time(row["revoke_at"]),
         revoked_at=None if row["revoked_at"] is None else decode_time(row["revoked_at"]),
         revocation_reason=row["revocation_reason"],
     )
@@ -55,20 +57,49 @@ async def insert_certificate(session: Session, certificate: StoredCertificate) -
     """Insert a fresh certificate, inside a unit of work; raise AlreadyExists when its CA used the serial before."""
     inserted = await session.execute(
         "INSERT INTO certificate"
-        " (ca, certificate_serial, profile, device_kind, device_value, der, not_before, not_after, issued_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        " (ca, certificate_serial, profile, device_kind, device_value, der, spki_digest, not_before, not_after,"
+        " issued_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
         certificate.ca,
         encode_serial(certificate.certificate_serial),
         certificate.profile,
         certificate.device_id.kind.value,
         certificate.device_id.value,
         certificate.der,
+        certificate.spki_digest,
         encode_time(certificate.not_before),
         encode_time(certificate.not_after),
         encode_time(certificate.issued_at),
     )
     if inserted == 0:
         raise AlreadyExists(f"CA {certificate.ca} has issued serial {certificate.certificate_serial:x} before")
+
+
+async def retire_renewed(session: Session, certificate: StoredCertificate, renewed: str, at: datetime | None) -> None:
+    """Make a certificate the successor of the renewed one, which is to be revoked at this time if one is given."""
+    await session.execute(
+        "UPDATE certificate SET successor = $3, revoke_at = COALESCE($4, revoke_at)"
+        " WHERE ca = $1 AND certificate_serial = $2",
+        certificate.ca,
+        renewed,
+        encode_serial(certificate.certificate_serial),
+        None if at is None else encode_time(at),
+    )
+
+
+async def retire_others(session: Session, certificate: StoredCertificate, at: datetime, now: datetime) -> None:
+    """Have all other active certificates of this one's device and profile revoked at this time."""
+    await session.execute(
+        "UPDATE certificate SET revoke_at = $7 WHERE device_kind = $1 AND device_value = $2 AND profile = $3"
+        " AND not_after > $4 AND successor IS NULL AND revoke_at IS NULL AND revoked_at IS NULL"
+        " AND NOT (ca = $5 AND certificate_serial = $6)",
+        certificate.device_id.kind.value,
+        certificate.device_id.value,
+        certificate.profile,
+        encode_time(now),
+        certificate.ca,
+        encode_serial(certificate.certificate_serial),
+        encode_time(at),
+    )
 
 
 class SqlCertificates:
@@ -94,6 +125,15 @@ class SqlCertificates:
             )
 
         return [read_certificate(row) for row in await self._database.read(work)]
+
+    async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
+        """Return certificates that were to be revoked by now and are not, oldest first."""
+        sql = (
+            "SELECT * FROM certificate WHERE revoke_at IS NOT NULL AND revoked_at IS NULL AND revoke_at <= $1"
+            " ORDER BY revoke_at, certificate_serial LIMIT $2"
+        )
+        rows = await self._database.read(lambda session: session.fetch(sql, encode_time(now), limit))
+        return [read_certificate(row) for row in rows]
 
     async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
         """Mark as revoked; return False when unknown or revoked already (the first date and reason stay)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -16,8 +17,12 @@ def read_device(row: Row) -> Device:
         device_id=DeviceID(kind=DeviceIDKind(row["kind"]), value=row["value"]),
         user=row["user_name"],
         profile=row["profile"],
+        services=tuple(json.loads(row["services"])),
         note=row["note"],
         enabled=bool(row["enabled"]),
+        approval=bool(row["approval"]),
+        valid_until=None if row["valid_until"] is None else decode_time(row["valid_until"]),
+        attributes=json.loads(row["attributes"]),
         created_at=decode_time(row["created_at"]),
     )
 
@@ -80,6 +85,14 @@ class SqlDevices:
             == 1
         )
 
+    async def update_device(self, device: Device) -> bool:
+        """Replace everything but the ID and `created_at`; return False when there is no such device."""
+        sql = (
+            "UPDATE device SET user_name = $3, profile = $4, services = $5, note = $6, enabled = $7, approval = $8,"
+            " valid_until = $9, attributes = $10 WHERE kind = $1 AND value = $2"
+        )
+        return await self._database.write(lambda session: session.execute(sql, *_encode_device(device))) == 1
+
     async def remove_device(self, device_id: DeviceID) -> bool:
         """Remove the device and its unused challenges; return False when there is no such device."""
         kind, value = device_id.kind.value, device_id.value
@@ -139,13 +152,24 @@ class SqlDevices:
 
 async def _insert_device(session: Session, device: Device) -> int:
     return await session.execute(
-        "INSERT INTO device (kind, value, user_name, profile, note, enabled, created_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO device (kind, value, user_name, profile, services, note, enabled, approval, valid_until,"
+        " attributes, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
+        *_encode_device(device),
+        encode_time(device.created_at),
+    )
+
+
+def _encode_device(device: Device) -> tuple[object, ...]:
+    """Return the columns in the order of the table, without created_at."""
+    return (
         device.device_id.kind.value,
         device.device_id.value,
         device.user,
         device.profile,
+        json.dumps(device.services),
         device.note,
         device.enabled,
-        encode_time(device.created_at),
+        device.approval,
+        None if device.valid_until is None else encode_time(device.valid_until),
+        json.dumps(dict(device.attributes), sort_keys=True),
     )

@@ -1,17 +1,20 @@
 """Enrollments in SQL: the steps that must happen together or not at all.
 
 Correct at PostgreSQL's READ COMMITTED, too: every race is decided by a unique index or by the WHERE of an UPDATE,
-never by what an earlier SELECT saw.
+or after `Session.serialise`, never by what an earlier SELECT saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Final
 
-from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState, next_state
+from scep_ra.enrollment.states import WAITING, EnrollmentEvent, EnrollmentState, next_state
 from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.storage.base import (
+    NO_LIMITS,
+    NO_RETIREMENT,
     AlreadyRenewed,
     Challenge,
     ChallengeSpent,
@@ -19,7 +22,10 @@ from scep_ra.storage.base import (
     DuplicateEnrollment,
     Enrollment,
     EnrollmentKey,
+    IssuanceLimits,
+    Retirement,
     StoredCertificate,
+    StoredDecision,
 )
 from scep_ra.storage.database import (
     Database,
@@ -31,8 +37,19 @@ from scep_ra.storage.database import (
     encode_serial,
     encode_time,
 )
-from scep_ra.storage.sql_certificates import find_certificate, insert_certificate
+from scep_ra.storage.sql_certificates import find_certificate, insert_certificate, retire_others, retire_renewed
+from scep_ra.storage.sql_decisions import id_range, insert_decision
 from scep_ra.storage.sql_devices import read_challenge
+from scep_ra.storage.sql_limits import check_key, check_limits, device_lock, exclude_rivals
+
+# What a person says about a request; their name and words are kept.
+_DECISIONS: Final = frozenset({EnrollmentEvent.APPROVE, EnrollmentEvent.REJECT})
+# Asked for one state at a time, so that the index gives the newest of each without sorting all of them.
+_NEWEST: Final = "SELECT * FROM enrollment WHERE state = $1 ORDER BY created_at DESC, enrollment_id DESC LIMIT $2"
+_NEWEST_OF_DEVICE: Final = (
+    "SELECT * FROM enrollment WHERE state = $1 AND device_kind = $3 AND device_value = $4"
+    " ORDER BY created_at DESC, enrollment_id DESC LIMIT $2"
+)
 
 
 def read_enrollment(row: Row) -> Enrollment:
@@ -42,9 +59,15 @@ def read_enrollment(row: Row) -> Enrollment:
         key=EnrollmentKey(profile=row["profile"], transaction_id=row["transaction_id"], requester=row["requester"]),
         csr_digest=row["csr_digest"],
         csr=row["csr"],
+        spki_digest=row["spki_digest"],
         ca=row["ca"],
         state=EnrollmentState(row["state"]),
         device_id=DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]),
+        proof=row["proof"],
+        source=row["source"],
+        hold=row["hold"],
+        decided_by=row["decided_by"],
+        note=row["note"],
         renewal_of=_decode_optional_serial(row["renewal_of"]),
         certificate_serial=_decode_optional_serial(row["certificate_serial"]),
         order=row["signing_order"],
@@ -84,24 +107,38 @@ class SqlEnrollments:
 
         return await self._database.read(work)
 
-    async def insert_enrollment(self, enrollment: Enrollment, *, spend: bytes | None) -> None:
-        """Insert a PENDING or ISSUING enrollment and spend the challenge with this digest, together.
+    async def insert_enrollment(
+        self,
+        enrollment: Enrollment,
+        *,
+        spend: bytes | None,
+        decision: StoredDecision | None = None,
+        limits: IssuanceLimits = NO_LIMITS,
+    ) -> None:
+        """Insert a PENDING or ISSUING enrollment with its decision record and spend the challenge, together.
 
-        Raise DuplicateEnrollment, AlreadyRenewed or ChallengeSpent; then nothing is changed.
+        Raise DuplicateEnrollment, AlreadyRenewed, ChallengeSpent, KeyInUse, SecondKey or QuotaReached; then nothing is
+        changed.
         """
         if enrollment.state not in (EnrollmentState.PENDING, EnrollmentState.ISSUING):
             raise ValueError(f"an enrollment is born pending or issuing, not {enrollment.state}")
         _check_intent(enrollment.state, enrollment.certificate_serial, enrollment.order)
+        _check_decision(enrollment, decision)
+        is_intent = enrollment.state is EnrollmentState.ISSUING
 
         async def work(session: Session) -> None:
-            if not await _insert(session, enrollment):
-                if await _find_same(session, enrollment.key, enrollment.csr_digest) is not None:
-                    raise DuplicateEnrollment("the same request is recorded already")
-                raise _already_renewed(enrollment)
+            if is_intent:
+                await exclude_rivals(session, enrollment, limits)
+            await _insert(session, enrollment)
             if enrollment.renewal_of is not None and await _has_successor(session, enrollment):
                 raise _already_renewed(enrollment)
             if spend is not None:
                 await _spend_challenge(session, spend, enrollment)
+            await check_key(session, enrollment)
+            if is_intent:
+                await check_limits(session, enrollment, limits, enrollment.created_at)
+            if decision is not None:
+                await insert_decision(session, decision)
 
         await self._database.write(work)
 
@@ -114,21 +151,27 @@ class SqlEnrollments:
         *,
         certificate_serial: int | None = None,
         order: bytes | None = None,
+        limits: IssuanceLimits = NO_LIMITS,
+        by: str = "",
+        note: str = "",
     ) -> bool:
         """Apply one event of the transition table if the state is still `expected`; return False when it is not.
 
-        Raise AlreadyRenewed when approving a renewal that another one forestalled, IllegalTransition for a pair that
-        the table does not hold.
+        When authorizing, raise AlreadyRenewed, KeyInUse, SecondKey or QuotaReached as insert_enrollment does. Raise
+        IllegalTransition for a pair that the table does not hold.
         """
         if event is EnrollmentEvent.COMPLETE:
             raise ValueError("complete() alone makes an enrollment ISSUED, together with its certificate")
         state = next_state(expected, event)
         _check_intent(state, certificate_serial, order)
+        # AAA may reject without a word what a person has approved: that person's word stays.
+        has_words = event in _DECISIONS and bool(by or note)
 
-        async def work(session: Session) -> bool:
+        async def step(session: Session) -> bool:
             changed = await session.execute(
                 "UPDATE enrollment SET state = $3, updated_at = $4,"
-                " certificate_serial = COALESCE($5, certificate_serial), signing_order = COALESCE($6, signing_order)"
+                " certificate_serial = COALESCE($5, certificate_serial), signing_order = COALESCE($6, signing_order),"
+                " decided_by = COALESCE($7, decided_by), note = COALESCE($8, note)"
                 " WHERE enrollment_id = $1 AND state = $2",
                 enrollment_id,
                 expected.value,
@@ -136,23 +179,47 @@ class SqlEnrollments:
                 encode_time(now),
                 _encode_optional_serial(certificate_serial),
                 order,
+                by if has_words else None,
+                note if has_words else None,
             )
             return changed == 1
 
+        async def record_intent(session: Session) -> bool:
+            # What is read before the lock never changes; the UPDATE decides whether the state still holds.
+            enrollment = await _find(session, enrollment_id)
+            if enrollment is None:
+                return False
+            await exclude_rivals(session, enrollment, limits)
+            if not await step(session):
+                return False
+            await check_key(session, enrollment)
+            await check_limits(session, enrollment, limits, now)
+            return True
+
         try:
-            return await self._database.write(work)
+            return await self._database.write(record_intent if state is EnrollmentState.ISSUING else step)
         except UniqueViolation:
             raise AlreadyRenewed(f"enrollment {enrollment_id} renews a certificate that was renewed") from None
 
-    async def complete(self, enrollment_id: str, certificate: StoredCertificate, now: datetime) -> bool:
+    async def complete(
+        self,
+        enrollment_id: str,
+        certificate: StoredCertificate,
+        now: datetime,
+        *,
+        retirement: Retirement = NO_RETIREMENT,
+    ) -> bool:
         """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first.
 
-        The renewed certificate gets its successor in the same transaction. Raise AlreadyExists when the CA gave the
-        serial to another enrollment; then nothing is changed.
+        The renewed certificate gets its successor, and what is replaced its `revoke_at`, in the same transaction. Raise
+        AlreadyExists when the CA gave the serial to another enrollment; then nothing is changed.
         """
         serial = encode_serial(certificate.certificate_serial)
 
         async def work(session: Session) -> bool:
+            if retirement.others_at is not None:
+                # Two at once would not see each other's certificate, and both would stay.
+                await session.serialise(device_lock(certificate.profile, certificate.device_id))
             moved = await session.fetch(
                 "UPDATE enrollment SET state = $3, updated_at = $4, certificate_serial = $5"
                 " WHERE enrollment_id = $1 AND state = $2 RETURNING renewal_of",
@@ -166,32 +233,54 @@ class SqlEnrollments:
                 return False
             await insert_certificate(session, certificate)
             if (renewed := moved[0]["renewal_of"]) is not None:
-                await session.execute(
-                    "UPDATE certificate SET successor = $3 WHERE ca = $1 AND certificate_serial = $2",
-                    certificate.ca,
-                    renewed,
-                    serial,
-                )
+                await retire_renewed(session, certificate, renewed, retirement.renewed_at)
+            if retirement.others_at is not None:
+                await retire_others(session, certificate, retirement.others_at, now)
             return True
 
         return await self._database.write(work)
 
+    async def find_enrollments(self, id_prefix: str) -> Sequence[Enrollment]:
+        """Return at most two enrollments whose ID begins so; none when that is not one to 32 lower-case digits."""
+        ids = id_range(id_prefix)
+        if ids is None:
+            return []
+        sql = "SELECT * FROM enrollment WHERE enrollment_id >= $1 AND enrollment_id < $2 ORDER BY enrollment_id LIMIT 2"
+        return [read_enrollment(row) for row in await self._database.read(lambda session: session.fetch(sql, *ids))]
+
+    async def list_enrollments(
+        self, states: Collection[EnrollmentState], *, device_id: DeviceID | None = None, limit: int = 1000
+    ) -> Sequence[Enrollment]:
+        """Return the newest enrollments in these states, newest first."""
+        device = () if device_id is None else (device_id.kind.value, device_id.value)
+        sql = _NEWEST_OF_DEVICE if device else _NEWEST
+
+        async def work(session: Session) -> Sequence[Row]:
+            return [row for state in states for row in await session.fetch(sql, state.value, limit, *device)]
+
+        found = [read_enrollment(row) for row in await self._database.read(work)]
+        return sorted(found, key=lambda one: (one.created_at, one.enrollment_id), reverse=True)[:limit]
+
     async def open_intents(self) -> Sequence[Enrollment]:
         """Return all enrollments in ISSUING, oldest first."""
-        # The state is written out, because a partial index serves only a statement that repeats its condition.
-        sql = "SELECT * FROM enrollment WHERE state = 'issuing' ORDER BY created_at"
-        return [read_enrollment(row) for row in await self._database.read(lambda session: session.fetch(sql))]
+        sql = "SELECT * FROM enrollment WHERE state = $1 ORDER BY created_at"
+        issuing = EnrollmentState.ISSUING.value
+        return [read_enrollment(row) for row in await self._database.read(lambda session: session.fetch(sql, issuing))]
 
-    async def expire_pending(self, profile: str, before: datetime, now: datetime) -> int:
-        """Reject the PENDING enrollments of a profile created earlier than `before`; return how many."""
-        sql = (
-            "UPDATE enrollment SET state = $3, updated_at = $4"
-            " WHERE state = 'pending' AND profile = $1 AND created_at < $2"
-        )
-        rejected = next_state(EnrollmentState.PENDING, EnrollmentEvent.REJECT).value
-        return await self._database.write(
-            lambda session: session.execute(sql, profile, encode_time(before), rejected, encode_time(now))
-        )
+    async def expire_waiting(self, profile: str, before: datetime, now: datetime) -> int:
+        """Expire the PENDING and APPROVED enrollments of a profile created before `before`; return how many."""
+        sql = "UPDATE enrollment SET state = $4, updated_at = $5 WHERE state = $1 AND profile = $2 AND created_at < $3"
+
+        async def work(session: Session) -> int:
+            expired = 0
+            for state in WAITING:
+                following = next_state(state, EnrollmentEvent.EXPIRE).value
+                expired += await session.execute(
+                    sql, state.value, profile, encode_time(before), following, encode_time(now)
+                )
+            return expired
+
+        return await self._database.write(work)
 
 
 def _check_intent(state: EnrollmentState, certificate_serial: int | None, order: bytes | None) -> None:
@@ -200,32 +289,50 @@ def _check_intent(state: EnrollmentState, certificate_serial: int | None, order:
         raise ValueError("an enrollment in ISSUING needs its certificate serial and its order")
 
 
+def _check_decision(enrollment: Enrollment, decision: StoredDecision | None) -> None:
+    """Raise ValueError for a record that nobody would find beside its enrollment."""
+    if decision is not None and decision.decision_id != enrollment.enrollment_id:
+        raise ValueError("the decision record of an enrollment needs the enrollment's ID")
+
+
 def _already_renewed(enrollment: Enrollment) -> AlreadyRenewed:
     return AlreadyRenewed(f"certificate {enrollment.renewal_of:x} of CA {enrollment.ca} has a successor")
 
 
-async def _insert(session: Session, enrollment: Enrollment) -> bool:
+async def _insert(session: Session, enrollment: Enrollment) -> None:
+    """Insert the row; raise DuplicateEnrollment or AlreadyRenewed, whichever index is in the way."""
     inserted = await session.execute(
-        "INSERT INTO enrollment (enrollment_id, profile, transaction_id, requester, csr_digest, csr, ca, state,"
-        " device_kind, device_value, renewal_of, certificate_serial, signing_order, created_at, updated_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING",
+        "INSERT INTO enrollment (enrollment_id, profile, transaction_id, requester, csr_digest, csr, spki_digest, ca,"
+        " state, device_kind, device_value, proof, source, hold, decided_by, note, renewal_of, certificate_serial,"
+        " signing_order, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,"
+        " $15, $16, $17, $18, $19, $20, $21) ON CONFLICT DO NOTHING",
         enrollment.enrollment_id,
         enrollment.key.profile,
         enrollment.key.transaction_id,
         enrollment.key.requester,
         enrollment.csr_digest,
         enrollment.csr,
+        enrollment.spki_digest,
         enrollment.ca,
         enrollment.state.value,
         enrollment.device_id.kind.value,
         enrollment.device_id.value,
+        enrollment.proof,
+        enrollment.source,
+        enrollment.hold,
+        enrollment.decided_by,
+        enrollment.note,
         _encode_optional_serial(enrollment.renewal_of),
         _encode_optional_serial(enrollment.certificate_serial),
         enrollment.order,
         encode_time(enrollment.created_at),
         encode_time(enrollment.updated_at),
     )
-    return inserted == 1
+    if inserted == 1:
+        return
+    if await _find_same(session, enrollment.key, enrollment.csr_digest) is not None:
+        raise DuplicateEnrollment("the same request is recorded already")
+    raise _already_renewed(enrollment)
 
 
 async def _has_successor(session: Session, enrollment: Enrollment) -> bool:
@@ -250,6 +357,11 @@ async def _spend_challenge(session: Session, digest: bytes, enrollment: Enrollme
     )
     if spent == 0:
         raise ChallengeSpent("the challenge was used, voided or has expired")
+
+
+async def _find(session: Session, enrollment_id: str) -> Enrollment | None:
+    rows = await session.fetch("SELECT * FROM enrollment WHERE enrollment_id = $1", enrollment_id)
+    return read_enrollment(rows[0]) if rows else None
 
 
 async def _find_latest(session: Session, key: EnrollmentKey) -> Enrollment | None:

@@ -287,7 +287,7 @@ class TestEnrollments:
             await store.insert_enrollment(enrollment, spend=None)
         assert await store.open_intents() == []
 
-    async def test_approval_records_the_intent(self, store: Store) -> None:
+    async def test_authorization_records_the_intent(self, store: Store) -> None:
         """Serial and order come with it, and the enrollment is among the open intents."""
         pending = make_pending()
         await store.insert_enrollment(pending, spend=None)
@@ -295,25 +295,25 @@ class TestEnrollments:
         assert await store.advance(
             pending.enrollment_id,
             EnrollmentState.PENDING,
-            EnrollmentEvent.APPROVE,
+            EnrollmentEvent.AUTHORIZE,
             NOW + HOUR,
             certificate_serial=SERIAL,
             order=b"order",
         )
-        approved = replace(
+        authorized = replace(
             pending,
             state=EnrollmentState.ISSUING,
             certificate_serial=SERIAL,
             order=b"order",
             updated_at=NOW + HOUR,
         )
-        assert await store.open_intents() == [approved]
+        assert await store.open_intents() == [authorized]
 
-    async def test_an_approval_without_an_order_is_a_bug(self, store: Store) -> None:
+    async def test_an_authorization_without_an_order_is_a_bug(self, store: Store) -> None:
         """The enrollment stays as it was."""
         await store.insert_enrollment(make_pending(), spend=None)
         with pytest.raises(ValueError, match="order"):
-            await store.advance(make_pending().enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.APPROVE, NOW)
+            await store.advance(make_pending().enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.AUTHORIZE, NOW)
         assert await state_of(store, make_pending()) is EnrollmentState.PENDING
 
     async def test_a_failed_enrollment_keeps_what_was_to_be_signed(self, store: Store) -> None:
@@ -368,18 +368,21 @@ class TestEnrollments:
         await issue(store, 4)
         assert await store.open_intents() == [early, late]
 
-    async def test_pending_enrollments_expire_by_profile_and_age(self, store: Store) -> None:
-        """Younger ones, other profiles and other states stay."""
+    async def test_waiting_enrollments_expire_by_profile_and_age(self, store: Store) -> None:
+        """Younger ones, other profiles and other states stay; an approval does not make a request live longer."""
         old, young = make_pending(1), make_pending(2, created_at=NOW + HOUR)
         foreign, issuing = make_pending(3, key=make_key(profile="vpn")), make_enrollment(4)
-        for enrollment in (old, young, foreign, issuing):
+        approved = make_pending(5)
+        for enrollment in (old, young, foreign, issuing, approved):
             await store.insert_enrollment(enrollment, spend=None)
-        assert await store.expire_pending("default", NOW + HOUR, NOW + 2 * HOUR) == 1
-        assert [await state_of(store, enrollment) for enrollment in (old, young, foreign, issuing)] == [
-            EnrollmentState.REJECTED,
+        await store.advance(approved.enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.APPROVE, NOW)
+        assert await store.expire_waiting("default", NOW + HOUR, NOW + 2 * HOUR) == 2
+        assert [await state_of(store, enrollment) for enrollment in (old, young, foreign, issuing, approved)] == [
+            EnrollmentState.EXPIRED,
             EnrollmentState.PENDING,
             EnrollmentState.PENDING,
             EnrollmentState.ISSUING,
+            EnrollmentState.EXPIRED,
         ]
 
 
@@ -430,25 +433,25 @@ class TestRenewals:
         await issue(store, 4, renewal_of=SERIAL + 1)
         assert await store.certificate("default", SERIAL + 1) == make_certificate(1, successor=SERIAL + 4)
 
-    async def test_of_two_pending_renewals_one_is_approved(self, store: Store) -> None:
+    async def test_of_two_pending_renewals_one_is_authorized(self, store: Store) -> None:
         """The other stays pending and can only be rejected."""
         await issue(store, 1)
         for number in (2, 3):
             await store.insert_enrollment(make_pending(number, renewal_of=SERIAL + 1), spend=None)
 
-        async def approve(number: int) -> bool:
+        async def authorize(number: int) -> bool:
             return await store.advance(
                 make_pending(number).enrollment_id,
                 EnrollmentState.PENDING,
-                EnrollmentEvent.APPROVE,
+                EnrollmentEvent.AUTHORIZE,
                 NOW,
                 certificate_serial=SERIAL + number,
                 order=b"order",
             )
 
-        assert await approve(2)
+        assert await authorize(2)
         with pytest.raises(AlreadyRenewed):
-            await approve(3)
+            await authorize(3)
         assert await state_of(store, make_pending(3)) is EnrollmentState.PENDING
 
     async def test_the_same_serial_of_another_ca_is_another_certificate(self, store: Store) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from hashlib import sha256
 from typing import Final
 
 import pytest
@@ -58,6 +59,7 @@ def stored(certificate: Certificate | None = None) -> StoredCertificate:
         profile="default",
         device_id=device_id(),
         der=certificate.der,
+        spki_digest=sha256(certificate.spki).digest(),
         not_before=certificate.not_before,
         not_after=certificate.not_after,
         issued_at=NOW,

@@ -387,15 +387,15 @@ async def test_a_rejection_at_once_leaves_no_trace(office: Office, aaa: Scripted
     assert granted(await office.submit(request))
 
 
-async def test_an_expired_request_is_rejected(office: Office, aaa: ScriptedAuthorizer, clock: Clock) -> None:
+async def test_a_request_that_nobody_approved_expires(office: Office, aaa: ScriptedAuthorizer, clock: Clock) -> None:
     """T-20: approval does not wait for ever."""
     aaa.script = [WAIT, Accept()]
     request = await office.request()
     await office.submit(request)
 
     clock.advance(9 * DAY)
-    assert await office.store.expire_pending("default", clock() - office.rules.replay, clock()) == 1
-    with pytest.raises(NotAuthorized, match="was rejected"):
+    assert await office.store.expire_waiting("default", clock() - office.rules.replay, clock()) == 1
+    with pytest.raises(NotAuthorized, match="expired"):
         await office.poll(request)
 
 

@@ -6,12 +6,24 @@ from itertools import product
 
 import pytest
 
-from scep_ra.enrollment.states import TRANSITIONS, EnrollmentEvent, EnrollmentState, IllegalTransition, next_state
+from scep_ra.enrollment.states import (
+    TRANSITIONS,
+    WAITING,
+    EnrollmentEvent,
+    EnrollmentState,
+    IllegalTransition,
+    next_state,
+)
 
 # Written out a second time on purpose: the table must not change unnoticed.
 LEGAL = {
-    ("pending", "approve"): "issuing",
+    ("pending", "approve"): "approved",
+    ("pending", "authorize"): "issuing",
     ("pending", "reject"): "rejected",
+    ("pending", "expire"): "expired",
+    ("approved", "authorize"): "issuing",
+    ("approved", "reject"): "rejected",
+    ("approved", "expire"): "expired",
     ("issuing", "complete"): "issued",
     ("issuing", "fail"): "failed",
 }
@@ -31,7 +43,12 @@ def test_each_pair_is_legal_or_refused_as_the_table_says(state: EnrollmentState,
 
 
 def test_an_outcome_is_final() -> None:
-    """Nothing leads out of ISSUED, REJECTED and FAILED, and from each other state one of them can be reached."""
+    """Nothing leads out of ISSUED, REJECTED, FAILED and EXPIRED, and each of them can be reached."""
     final = set(EnrollmentState) - {state for state, _ in TRANSITIONS}
-    assert final == {EnrollmentState.ISSUED, EnrollmentState.REJECTED, EnrollmentState.FAILED}
+    assert {state.value for state in final} == {"issued", "rejected", "failed", "expired"}
     assert final <= set(TRANSITIONS.values())
+
+
+def test_what_waits_is_what_can_expire() -> None:
+    """A request is waiting for somebody exactly as long as nobody's silence could end it otherwise."""
+    assert {state for state in EnrollmentState if (state, EnrollmentEvent.EXPIRE) in TRANSITIONS} == WAITING

@@ -31,6 +31,7 @@ def stored(certificate_serial: int, *, not_after: datetime = NOW + timedelta(day
         profile="default",
         device_id=DeviceID(kind=DeviceIDKind.SERIAL, value="DEVICE1"),
         der=b"",
+        spki_digest=b"",
         not_before=NOW,
         not_after=not_after,
         issued_at=NOW,

@@ -9,7 +9,15 @@ from typing import Any
 
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.identity.types import DeviceID, DeviceIDKind
-from scep_ra.storage.base import Challenge, Device, Enrollment, EnrollmentKey, StoredCertificate
+from scep_ra.storage.base import (
+    Challenge,
+    DecisionOutcome,
+    Device,
+    Enrollment,
+    EnrollmentKey,
+    StoredCertificate,
+    StoredDecision,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,9 +55,12 @@ def make_enrollment(number: int = 1, **fields: Any) -> Enrollment:
         key=make_key(),
         csr_digest=sha256(csr).digest(),
         csr=csr,
+        spki_digest=sha256(b"key %d" % number).digest(),
         ca="default",
         state=EnrollmentState.ISSUING,
         device_id=device_id(),
+        proof="challenge",
+        source="192.0.2.1",
         renewal_of=None,
         certificate_serial=SERIAL + number,
         order=b"order %d" % number,
@@ -66,6 +77,22 @@ def make_pending(number: int = 1, **fields: Any) -> Enrollment:
     )
 
 
+def make_decision(number: int = 1, **fields: Any) -> StoredDecision:
+    """Return the record of a refused request, whose ID is that of the enrollment with this number."""
+    decision = StoredDecision(
+        decision_id=f"{number:032x}",
+        decided_at=NOW,
+        profile="default",
+        transaction_id="TX1",
+        source="192.0.2.1",
+        device_id=device_id(),
+        outcome=DecisionOutcome.REFUSED,
+        code="not-authorized",
+        record='{"why": "stolen"}',
+    )
+    return replace(decision, **fields)
+
+
 def make_certificate(number: int = 1, **fields: Any) -> StoredCertificate:
     """Return the certificate of the enrollment with this number."""
     certificate = StoredCertificate(
@@ -74,6 +101,7 @@ def make_certificate(number: int = 1, **fields: Any) -> StoredCertificate:
         profile="default",
         device_id=device_id(),
         der=b"certificate %d" % number,
+        spki_digest=sha256(b"key %d" % number).digest(),
         not_before=NOW,
         not_after=NOW + 24 * HOUR,
         issued_at=NOW,

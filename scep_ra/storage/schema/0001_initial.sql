@@ -7,8 +7,12 @@ CREATE TABLE device (
     value TEXT NOT NULL,
     user_name TEXT NOT NULL,
     profile TEXT NOT NULL,
+    services TEXT NOT NULL,  -- JSON array
     note TEXT NOT NULL,
     enabled BOOLEAN NOT NULL,
+    approval BOOLEAN NOT NULL,
+    valid_until BIGINT,
+    attributes TEXT NOT NULL,  -- JSON object
     created_at BIGINT NOT NULL,
     PRIMARY KEY (kind, value)
 );
@@ -23,10 +27,16 @@ CREATE TABLE enrollment (
     requester BYTEA NOT NULL,
     csr_digest BYTEA NOT NULL,
     csr BYTEA NOT NULL,
+    spki_digest BYTEA NOT NULL,
     ca TEXT NOT NULL,
     state TEXT NOT NULL,
     device_kind TEXT NOT NULL,
     device_value TEXT NOT NULL,
+    proof TEXT NOT NULL,
+    source TEXT NOT NULL,
+    hold TEXT NOT NULL,
+    decided_by TEXT NOT NULL,
+    note TEXT NOT NULL,
     renewal_of TEXT,
     certificate_serial TEXT,
     signing_order BYTEA,
@@ -39,9 +49,28 @@ CREATE TABLE enrollment (
 CREATE UNIQUE INDEX enrollment_by_renewal ON enrollment (ca, renewal_of)
     WHERE renewal_of IS NOT NULL AND state IN ('issuing', 'issued');
 
-CREATE INDEX enrollment_open ON enrollment (created_at) WHERE state = 'issuing';
+CREATE INDEX enrollment_by_state ON enrollment (state, created_at);
 
-CREATE INDEX enrollment_pending ON enrollment (profile, created_at) WHERE state = 'pending';
+CREATE INDEX enrollment_by_device ON enrollment (device_kind, device_value, created_at);
+
+-- Is another device about to get a certificate for this key?
+CREATE INDEX enrollment_by_key ON enrollment (spki_digest) WHERE state = 'issuing';
+
+-- Why each request was let in, put off or refused. decision_id is the enrollment_id where there is an enrollment.
+CREATE TABLE decision (
+    decision_id TEXT NOT NULL PRIMARY KEY,
+    decided_at BIGINT NOT NULL,
+    profile TEXT NOT NULL,
+    transaction_id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    device_kind TEXT,
+    device_value TEXT,
+    outcome TEXT NOT NULL,
+    code TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+
+CREATE INDEX decision_by_time ON decision (outcome, decided_at);
 
 -- No reference to device: a device may be known to another AAA backend only.
 CREATE TABLE challenge (
@@ -68,16 +97,23 @@ CREATE TABLE certificate (
     device_kind TEXT NOT NULL,
     device_value TEXT NOT NULL,
     der BYTEA NOT NULL,
+    spki_digest BYTEA NOT NULL,
     not_before BIGINT NOT NULL,
     not_after BIGINT NOT NULL,
     issued_at BIGINT NOT NULL,
     successor TEXT,
+    revoke_at BIGINT,
     revoked_at BIGINT,
     revocation_reason BIGINT,
     PRIMARY KEY (ca, certificate_serial)
 );
 
 CREATE INDEX certificate_by_device ON certificate (device_kind, device_value, issued_at);
+
+-- Is this key certified for another device?
+CREATE INDEX certificate_by_key ON certificate (spki_digest);
+
+CREATE INDEX certificate_to_revoke ON certificate (revoke_at) WHERE revoke_at IS NOT NULL AND revoked_at IS NULL;
 
 -- Holds all that a CRL line needs, so that a long list is read without touching the certificates.
 CREATE INDEX certificate_revoked ON certificate (ca, certificate_serial, not_after, revoked_at, revocation_reason)
