@@ -6,7 +6,8 @@ and without them can be made to take one for the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,16 +90,15 @@ class SignedData:
     crls: tuple[bytes, ...]  # DER
     signer_infos: tuple[SignerInfo, ...]
 
-    def find_certificate(self, signer_id: CertificateID) -> Certificate | None:
-        """Return the enclosed certificate with this identifier; unreadable neighbours do not matter."""
+    def readable_certificates(self) -> Iterator[Certificate]:
+        """Yield the enclosed certificates that can be parsed; unreadable neighbours do not matter."""
         for octets in self.certificates:
-            try:
-                certificate = parse_certificate(octets)
-            except MalformedData:
-                continue
-            if signer_id.names(certificate):
-                return certificate
-        return None
+            with suppress(MalformedData):
+                yield parse_certificate(octets)
+
+    def find_certificate(self, signer_id: CertificateID) -> Certificate | None:
+        """Return the enclosed certificate with this identifier."""
+        return next((each for each in self.readable_certificates() if signer_id.names(each)), None)
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
