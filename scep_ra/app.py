@@ -311,7 +311,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_url: str) -> Parts:
     authorities = await asyncio.to_thread(load_cas, settings, pool.run)
-    lent = aaa_registry.Parts(devices=store)
+    lent = aaa_registry.Parts(devices=store, now=utc_now)
     return Parts(
         settings=settings,
         store=store,

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from scep_ra.identity.types import DeviceID
+
+# The free attribute of a registered device that becomes Accept.profile.
+CERTIFICATE_PROFILE: Final = "certificate_profile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +24,21 @@ class AccessRequest:
     device_id: DeviceID
     profile: str
     source: str  # address of the peer, text; "" when unknown
-    renewal: bool
+    renewal: bool  # a certificate of ours signed the request
+    recheck: bool = False  # the request was accepted before: does the answer still hold?
+    transaction_id: str = ""
+    csr: bytes = b""  # DER; for backends that look at names, keys or the challenge themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:
-    """Yes, and what the certificate and the network should know about the device."""
+    """Yes, and what shapes the certificate: the request itself supplies a key and a claim only."""
 
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)  # free: names are vouched for and made from these
+    not_after: datetime | None = None  # the certificate ends no later
+    profile: str = ""  # certificate contents of another profile of the same CA; "" = of the one asked for
+    services: frozenset[str] = frozenset()  # what the device may use
+    approval: bool = False  # an operator has to approve a first enrollment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

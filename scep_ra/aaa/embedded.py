@@ -1,12 +1,15 @@
 """The authorizer that asks the device registry in our own store; needs no AAA system beside it.
 
-Only entries decide: enabled, and bound to this profile or to none. Challenges and certificates prove who asks and are
-the enrollment service's business.
+Only entries decide: enabled, not past its end, and bound to this profile or to none. Challenges and certificates prove
+who asks and are the enrollment service's business.
 """
 
 from __future__ import annotations
 
-from scep_ra.aaa.base import Accept, AccessRequest, Decision, Reject
+from collections.abc import Callable
+from datetime import datetime
+
+from scep_ra.aaa.base import CERTIFICATE_PROFILE, Accept, AccessRequest, Decision, Reject
 from scep_ra.identity.types import DeviceID
 from scep_ra.storage.base import Device, DeviceStore
 
@@ -14,8 +17,9 @@ from scep_ra.storage.base import Device, DeviceStore
 class RegistryAuthorizer:
     """aaa.base.Authorizer over the embedded registry."""
 
-    def __init__(self, devices: DeviceStore) -> None:
+    def __init__(self, devices: DeviceStore, now: Callable[[], datetime]) -> None:
         self._devices = devices
+        self._now = now
 
     async def authorize(self, request: AccessRequest) -> Decision:
         """Accept an enabled device of this profile; raise Unavailable."""
@@ -24,7 +28,7 @@ class RegistryAuthorizer:
             case []:
                 return Reject(reason="device not registered")
             case [device]:
-                return _judge(device, request.profile)
+                return _judge(device, request.profile, self._now())
             case _:
                 listed = ", ".join(str(device.device_id) for device in found)
                 return Reject(
@@ -43,10 +47,19 @@ class RegistryAuthorizer:
         return list(await self._devices.devices_by_value(device_id.value))
 
 
-def _judge(device: Device, profile: str) -> Decision:
+def _judge(device: Device, profile: str, now: datetime) -> Decision:
     if not device.enabled:
         return Reject(reason="device is disabled")
     if device.profile not in ("", profile):
         return Reject(reason=f"device is bound to profile {device.profile}")
-    attributes = {"device": str(device.device_id), "user": device.user, "note": device.note}
-    return Accept(attributes={name: text for name, text in attributes.items() if text})
+    if device.valid_until is not None and now >= device.valid_until:
+        return Reject(reason=f"device was registered until {device.valid_until:%Y-%m-%d %H:%M:%SZ}")
+    # The free ones first: none of them may pass for what the entry itself says.
+    named = {**device.attributes, "device": str(device.device_id), "user": device.user, "note": device.note}
+    return Accept(
+        attributes={name: text for name, text in named.items() if text},
+        not_after=device.valid_until,
+        profile=device.attributes.get(CERTIFICATE_PROFILE, ""),
+        services=frozenset(device.services),
+        approval=device.approval,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from scep_ra.aaa.accept_all import AcceptAll
@@ -25,6 +26,7 @@ class Parts:
     """What the running server lends to an authorizer; a new part is a new field, so factories keep working."""
 
     devices: DeviceStore
+    now: Callable[[], datetime]
 
 
 Options = Mapping[str, object]
@@ -34,7 +36,7 @@ AuthorizerFactory = Callable[[Parts, Options], Authorizer]
 def _make_registry(parts: Parts, options: Options) -> Authorizer:
     if options:
         raise ConfigurationError(f'an authorizer of type "registry" takes no options: remove {", ".join(options)}')
-    return RegistryAuthorizer(parts.devices)
+    return RegistryAuthorizer(parts.devices, parts.now)
 
 
 def _make_accept_all(_parts: Parts, options: Options) -> Authorizer:

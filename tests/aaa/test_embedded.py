@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.storage.base import Device, Store
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
-from tests.support.records import device_id, make_device
+from tests.support.records import HOUR, NOW, device_id, make_device
 
 DIGITS = "490154203237518"  # a serial and an IMEI alike
 
@@ -28,7 +29,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def authorizer(store: Store) -> Authorizer:
-    return RegistryAuthorizer(store)
+    return RegistryAuthorizer(store, lambda: NOW)
 
 
 def ask(device: DeviceID, profile: str = "default") -> AccessRequest:
@@ -48,6 +49,41 @@ async def test_a_registered_device_is_accepted_with_what_is_known_of_it(authoriz
     assert await authorizer.authorize(ask(device_id("SN2"))) == Accept(
         attributes={"device": "serial:SN2", "user": "alice", "note": "spare"}
     )
+
+
+async def test_what_the_entry_says_shapes_the_certificate(authorizer: Authorizer, store: Store) -> None:
+    """End, services, approval and free attributes; one of these names the profile of the contents."""
+    device = make_device(
+        valid_until=NOW + HOUR,
+        services=("vpn", "wifi"),
+        approval=True,
+        attributes={"department": "sales", "certificate_profile": "long"},
+    )
+    await store.add_device(device)
+    assert await authorizer.authorize(ask(device_id())) == Accept(
+        attributes={"department": "sales", "certificate_profile": "long", "device": "serial:SN123"},
+        not_after=NOW + HOUR,
+        profile="long",
+        services=frozenset({"vpn", "wifi"}),
+        approval=True,
+    )
+
+
+async def test_a_free_attribute_cannot_pass_for_a_field_of_the_entry(authorizer: Authorizer, store: Store) -> None:
+    """Whoever may only note facts about a device cannot make it another one, nor another user's."""
+    attributes = {"device": "serial:SN999", "user": "mallory", "note": "trusted"}
+    await store.add_device(make_device(user="alice", attributes=attributes))
+    decision = await authorizer.authorize(ask(device_id()))
+    assert decision == Accept(attributes={"device": "serial:SN123", "user": "alice"})
+
+
+async def test_a_device_is_rejected_from_its_end_on(store: Store) -> None:
+    """At that very moment its certificate would already have ended."""
+    await store.add_device(make_device(valid_until=NOW))
+    before = RegistryAuthorizer(store, lambda: NOW - timedelta(microseconds=1))
+    assert isinstance(await before.authorize(ask(device_id())), Accept)
+    at_end = RegistryAuthorizer(store, lambda: NOW)
+    assert await at_end.authorize(ask(device_id())) == Reject(reason="device was registered until 2026-03-01 12:00:00Z")
 
 
 async def test_a_disabled_device_is_rejected(authorizer: Authorizer, store: Store) -> None:
@@ -102,4 +138,4 @@ async def test_the_check_reads_the_registry(authorizer: Authorizer, store: Store
 
     await authorizer.check()
     with pytest.raises(Unavailable):
-        await RegistryAuthorizer(Down.__new__(Down)).check()
+        await RegistryAuthorizer(Down.__new__(Down), lambda: NOW).check()

@@ -14,6 +14,7 @@ from scep_ra.aaa.registry import ENTRY_POINT_GROUP, Parts, load_authorizer
 from scep_ra.errors import ConfigurationError
 from scep_ra.storage.base import DeviceStore
 from scep_ra.storage.sql import SqlStore
+from tests.support.records import NOW
 
 NOT_CALLABLE = "a value"
 
@@ -35,7 +36,7 @@ class Lenient:
 @pytest.fixture
 def parts() -> Parts:
     devices: DeviceStore = SqlStore.__new__(SqlStore)
-    return Parts(devices=devices)
+    return Parts(devices=devices, now=lambda: NOW)
 
 
 @pytest.fixture
