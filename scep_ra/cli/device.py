@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TextIO, TypedDict, Unpack
 
 import click
 
+from scep_ra.aaa.base import CERTIFICATE_PROFILE
 from scep_ra.cli.device_csv import BadLine, read_devices
+from scep_ra.cli.device_fields import join_values
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import Record, echo_record, echo_table, timestamp
-from scep_ra.cli.parameters import json_option, kind_option
-from scep_ra.cli.session import Session, check_profile, device_id, find_device, with_store
+from scep_ra.cli.parameters import (
+    attribute_option,
+    json_option,
+    kind_option,
+    remove_attribute_option,
+    service_option,
+    valid_until_option,
+)
+from scep_ra.cli.session import NotFound, Session, check_profile, device_id, find_device, with_store
 from scep_ra.errors import ScepRaError
 from scep_ra.identity.types import DeviceIDKind
 from scep_ra.parts import utc_now
@@ -27,33 +38,122 @@ def device() -> None:
     """Say which devices may enroll."""
 
 
-@device.command(epilog="Example:  scep-ra device add FOC1234X0AB --user alice --note 'branch office'")
+class Given(TypedDict):
+    """What the options say of a device; None or nothing = not given."""
+
+    user: str | None
+    profile: str | None
+    note: str | None
+    approval: bool | None
+    valid_until: datetime | None
+    services: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]
+
+
+@device.command(epilog="Example:  scep-ra device add FOC1234X0AB --user alice --valid-until 2027-12-31 --service vpn")
 @click.argument("value")
 @kind_option
-@click.option("--user", default="", help="Who answers for the device.")
-@click.option("--profile", default="", help="The only profile it may use.  [default: every profile]")
-@click.option("--note", default="", help="Anything worth remembering.")
+@click.option("--user", help="Who answers for the device.")
+@click.option("--profile", help="The only profile it may use.  [default: every profile]")
+@service_option
+@click.option("--approval", is_flag=True, default=None, help="An operator has to approve its first enrollment.")
+@valid_until_option
+@attribute_option
+@click.option("--note", help="Anything worth remembering.")
 @click.pass_obj
-def add(invocation: Invocation, value: str, *, kind: DeviceIDKind | None, user: str, profile: str, note: str) -> None:
+def add(invocation: Invocation, value: str, *, kind: DeviceIDKind | None, **given: Unpack[Given]) -> None:
     """Let the device with identifier VALUE enroll; a serial number unless --kind says otherwise."""
-    entry = Device(device_id=device_id(value, kind), user=user, profile=profile, note=note, created_at=utc_now())
+    entry = _with(Device(device_id=device_id(value, kind), created_at=utc_now()), given)
 
     async def work(session: Session) -> None:
-        if profile:
-            check_profile(session.settings, profile)
+        _check_profiles(session, entry)
         await session.store.add_device(entry)
 
     with_store(invocation, work)
     click.echo(f"added {entry.device_id}")
 
 
+@device.command("set", epilog="Example:  scep-ra device set FOC1234X0AB --valid-until 2027-12-31")
+@click.argument("value")
+@kind_option
+@click.option("--user", help="Who answers for the device.")
+@click.option("--profile", help="The only profile it may use; '' = every profile.")
+@click.option("--clear-services", is_flag=True, help="Take away the services it had; --service gives others.")
+@service_option
+@click.option("--approval/--no-approval", default=None, help="Whether an operator has to approve its first enrollment.")
+@click.option("--no-valid-until", is_flag=True, help="Let it enroll without an end.")
+@valid_until_option
+@remove_attribute_option
+@attribute_option
+@click.option("--note", help="Anything worth remembering.")
+@click.pass_obj
+def set_(
+    invocation: Invocation,
+    value: str,
+    *,
+    kind: DeviceIDKind | None,
+    clear_services: bool,
+    no_valid_until: bool,
+    removed: tuple[str, ...],
+    **given: Unpack[Given],
+) -> None:
+    """Change what is said of a device, and nothing else.
+
+    Services and attributes come on top of those it has; an attribute that it has gets the new values instead.
+    """
+    if no_valid_until and given["valid_until"]:
+        raise click.UsageError("--valid-until and --no-valid-until contradict each other: give one of them")
+    if not (clear_services or no_valid_until or removed or _said(given)):
+        raise click.UsageError("nothing to change: say what, see `scep-ra device set --help`")
+
+    async def work(session: Session) -> Device:
+        entry = _without_attributes(await find_device(session, value, kind), removed)
+        if clear_services:
+            entry = replace(entry, services=())
+        if no_valid_until:
+            entry = replace(entry, valid_until=None)
+        entry = _with(entry, given)
+        _check_profiles(session, entry)
+        if not await session.store.update_device(entry):
+            raise NotFound(f"{entry.device_id} was removed meanwhile; nothing was changed")
+        return entry
+
+    click.echo(f"changed {with_store(invocation, work).device_id}")
+
+
+def _said(given: Given) -> dict[str, Any]:
+    return {option: said for option, said in given.items() if said not in (None, ())}
+
+
+def _with(entry: Device, given: Given) -> Device:
+    said = _said(given) | {
+        "services": tuple(dict.fromkeys((*entry.services, *given["services"]))),
+        "attributes": {**entry.attributes, **join_values(given["attributes"])},
+    }
+    return replace(entry, **said)
+
+
+def _without_attributes(entry: Device, names: tuple[str, ...]) -> Device:
+    for name in names:
+        if name not in entry.attributes:
+            there = ", ".join(entry.attributes) or "none"
+            raise click.UsageError(f"{entry.device_id} has no attribute {name!r}; it has: {there}")
+    return replace(entry, attributes={name: text for name, text in entry.attributes.items() if name not in names})
+
+
+def _check_profiles(session: Session, entry: Device) -> None:
+    for profile in (entry.profile, entry.attributes.get(CERTIFICATE_PROFILE, "")):
+        if profile:
+            check_profile(session.settings, profile)
+
+
 @device.command("list", epilog="Example:  scep-ra device list --json | jq -r '.[].value'")
 @json_option
 @click.pass_obj
 def list_(invocation: Invocation, *, as_json: bool) -> None:
-    """List all devices."""
+    """List all devices; --json says of each what `device show` says."""
     devices = with_store(invocation, lambda session: session.store.list_devices())
-    echo_table([_record(each) for each in devices], as_json=as_json)
+    echo_table([_record(each) if as_json else _line(each) for each in devices], as_json=as_json)
 
 
 @device.command(epilog="Example:  scep-ra device show FOC1234X0AB")
@@ -115,8 +215,9 @@ def remove(invocation: Invocation, value: str, kind: DeviceIDKind | None) -> Non
 def import_(invocation: Invocation, file: TextIO, *, skip_bad: bool) -> None:
     """Add the devices of a CSV file, - for standard input, all at once; those already registered stay as they are.
 
-    The first line names the columns: value, and if you like kind, user, profile, note. Nothing is imported when a
-    line is bad, unless --skip-bad is given.
+    The first line names the columns: value, and if you like kind, user, profile, services (with spaces or ; between
+    them), approval (yes or no), valid_until (2027-12-31), note, and attribute.NAME for each attribute (several values
+    on lines of one cell). Nothing is imported when a line is bad, unless --skip-bad is given.
     """
     inserted, known, bad = with_store(invocation, lambda session: _import(session, file, skip_bad=skip_bad))
     click.echo(f"imported {inserted}, already registered {known}, bad lines {bad}")
@@ -145,7 +246,7 @@ async def _import(session: Session, file: TextIO, *, skip_bad: bool) -> tuple[in
     return inserted, len(devices) - inserted, len(bad)
 
 
-def _record(entry: Device) -> Record:
+def _line(entry: Device) -> Record:
     return {
         "kind": entry.device_id.kind.value,
         "value": entry.device_id.value,
@@ -154,4 +255,14 @@ def _record(entry: Device) -> Record:
         "profile": entry.profile,
         "created_at": timestamp(entry.created_at),
         "note": entry.note,
+    }
+
+
+def _record(entry: Device) -> Record:
+    return {
+        **_line(entry),
+        "services": list(entry.services),
+        "approval": entry.approval,
+        "valid_until": None if entry.valid_until is None else timestamp(entry.valid_until),
+        "attributes": dict(entry.attributes),
     }

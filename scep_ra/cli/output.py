@@ -9,7 +9,8 @@ from datetime import datetime
 
 import click
 
-Record = Mapping[str, str | int | bool | None]
+Value = str | int | bool | list[str] | dict[str, str] | None
+Record = Mapping[str, Value]
 
 
 def echo_table(records: Sequence[Record], *, as_json: bool) -> None:
@@ -43,12 +44,16 @@ def _block(record: Record) -> str:
     return "\n".join(f"{key + ':':<{width}} {_text(value)}".rstrip() for key, value in record.items())
 
 
-def _text(value: str | int | bool | None) -> str:
+def _text(value: Value) -> str:
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else "no"
+        case list():
+            return ", ".join(value)
+        case dict():
+            return ", ".join(f"{name}={line}" for name, text in value.items() for line in text.split("\n"))
         case _:
             return str(value)
 

@@ -1,16 +1,18 @@
-"""Options with values of our own kinds: durations, certificate serials, kinds of device IDs."""
+"""Options with values of our own kinds: durations, certificate serials, kinds of device IDs, fields of devices."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 import click
 
+from scep_ra.cli.device_fields import attribute_name, read_attribute, read_end, read_service
 from scep_ra.identity.types import DeviceIDKind
 
+_T = TypeVar("_T")
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _DURATION: Final = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])")
@@ -48,6 +50,21 @@ def _kind(_context: click.Context, _parameter: click.Parameter, text: str | None
     return None if text is None else DeviceIDKind(text)
 
 
+def _end(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
+    return None if text is None else _read(read_end, text)
+
+
+def _each(read: Callable[[str], _T]) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[_T, ...]]:
+    return lambda _context, _parameter, texts: tuple(_read(read, text) for text in texts)
+
+
+def _read(read: Callable[[str], _T], text: str) -> _T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 serial_argument: Final[_Decorator] = click.argument("serial", callback=certificate_serial)
 kind_option: Final[_Decorator] = click.option(
     "--kind",
@@ -58,4 +75,36 @@ kind_option: Final[_Decorator] = click.option(
 json_option: Final[_Decorator] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 output_option: Final[_Decorator] = click.option(
     "-o", "--output", type=click.File("wb"), default="-", help="File to write.  [default: standard output]"
+)
+service_option: Final[_Decorator] = click.option(
+    "--service",
+    "services",
+    metavar="NAME",
+    multiple=True,
+    callback=_each(read_service),
+    help="A service that it may use, for profiles that ask for one; may be given several times.",
+)
+valid_until_option: Final[_Decorator] = click.option(
+    "--valid-until",
+    metavar="DATE",
+    callback=_end,
+    help="No certificate reaches beyond: 2027-12-31 (the end of that day) or 2027-12-31T18:00, both UTC.",
+)
+attribute_option: Final[_Decorator] = click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_each(read_attribute),
+    help="A fact about it, such as OU=Sales or dns=gw.example.com; may be given several times, also for several values"
+    " of one name. It vouches for that name in the certificate, and templates of a profile use it as {attribute.OU}."
+    " certificate_profile=NAME chooses the certificate contents of another profile of the same CA.",
+)
+remove_attribute_option: Final[_Decorator] = click.option(
+    "--remove-attribute",
+    "removed",
+    metavar="NAME",
+    multiple=True,
+    callback=_each(attribute_name),
+    help="An attribute that it loses; may be given several times.",
 )
