@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, assert_never, cast
 
 import structlog
 
+from scep_ra.enrollment.limits import network_of
 from scep_ra.errors import ScepRaError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -104,15 +104,9 @@ def source_of(peername: object) -> str:
     """Return whom connections are counted for: an IPv4 address, an IPv6 /64, or "" for a Unix socket."""
     match peername:
         case (str(host), *_):
-            address = ip_address(host.partition("%")[0])
+            return network_of(host)
         case _:
             return ""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        # One subscriber owns a /64 at least (RFC 6177 2); counting single addresses would count nothing.
-        return str(IPv6Network((address, 64), strict=False))
-    return str(address)
 
 
 class ConnectionCensus:
