@@ -6,6 +6,7 @@ missing), so the octets are walked here and only the signature check is the libr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,11 @@ class CertificationRequest:
         if digest not in allowed:
             raise AlgorithmRefused(f"PKCS#10 signed with {digest}")
         verify_signature(load_public_key(self.spki), algorithm, digest, self.signature, self.info)
+
+    @cached_property
+    def spki_digest(self) -> bytes:
+        """Return SHA-256 of the DER SubjectPublicKeyInfo, by which a key is told from others."""
+        return hashlib.sha256(self.spki).digest()
 
     @cached_property
     def _values_by_type(self) -> dict[str, tuple[bytes, ...]]:

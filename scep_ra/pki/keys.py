@@ -149,6 +149,12 @@ def load_public_key(spki: bytes) -> PublicKey:
     raise AlgorithmRefused("public key is neither RSA nor on a NIST curve")
 
 
+def describe_key(spki: bytes) -> str:
+    """Say in words which key a DER SubjectPublicKeyInfo holds; raise MalformedData or AlgorithmRefused."""
+    key = load_public_key(spki)
+    return f"RSA, {key.key_size} bits" if isinstance(key, rsa.RSAPublicKey) else f"EC, {key.curve.name}"
+
+
 def check_message_key(key: PublicKey) -> None:
     """Check that verifying with this key is safe and affordable; raise AlgorithmRefused."""
     if isinstance(key, rsa.RSAPublicKey):

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
 from scep_ra.pki import der, oids
 from scep_ra.pki.algorithms import parse_cipher, parse_key_transport, parse_signature
 from scep_ra.pki.ber import normalise
@@ -30,7 +28,7 @@ from scep_ra.pki.enveloped_data import (
 )
 from scep_ra.pki.errors import MalformedData, PKIError
 from scep_ra.pki.general_names import parse_general_names
-from scep_ra.pki.keys import check_certified_key, load_public_key
+from scep_ra.pki.keys import check_certified_key, describe_key, load_public_key
 from scep_ra.pki.names import format_name
 from scep_ra.pki.profiles import KeyUsage
 from scep_ra.pki.signed_data import CertificateID, SignedData, parse_signed_data, parse_signer_digest
@@ -259,7 +257,7 @@ class Explainer:
         facts = {
             "subject": _attempt(format_name, request.subject),
             "device_ids": _attempt(self.identify, request),
-            "public_key": _attempt(_public_key, request.spki, otherwise="unusable"),
+            "public_key": _attempt(describe_key, request.spki, otherwise="unusable"),
             "public_key_is_accepted_by_default": _attempt(_key_is_accepted, request.spki, otherwise="no"),
             "signature_algorithm": _attempt(_signature, request.signature_algorithm),
             "proof_of_possession": _attempt(_possession, request, otherwise="DOES NOT HOLD"),
@@ -376,11 +374,6 @@ def _verified(message: PKIMessage) -> str:
     return "verifies"
 
 
-def _public_key(spki: bytes) -> str:
-    key = load_public_key(spki)
-    return f"RSA, {key.key_size} bits" if isinstance(key, RSAPublicKey) else f"EC, {key.curve.name}"
-
-
 def _key_is_accepted(spki: bytes) -> bool:
     check_certified_key(load_public_key(spki), min_rsa_bits=_DEFAULT.min_rsa_bits)
     return True
@@ -446,7 +439,7 @@ def _explain_certificate(octets: bytes, *, title: str = "certificate") -> Sectio
         "certificate_serial": f"{certificate.certificate_serial:x}",
         "not_before": certificate.not_before.isoformat(),
         "not_after": certificate.not_after.isoformat(),
-        "public_key": _attempt(_public_key, certificate.spki, otherwise="unusable"),
+        "public_key": _attempt(describe_key, certificate.spki, otherwise="unusable"),
         "signature_algorithm": _attempt(_signature, certificate.signature_algorithm),
         "basic_constraints": _basic_constraints(certificate),
         "key_usage": _attempt(_key_usage, certificate),

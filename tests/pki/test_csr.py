@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import replace
 
@@ -51,6 +52,7 @@ def test_every_field_is_what_another_parser_reads() -> None:
     assert ours.subject == theirs.subject.public_bytes()
     assert ours.signature == theirs.signature
     assert ours.spki == spki(rsa_key())
+    assert ours.spki_digest == hashlib.sha256(spki(rsa_key())).digest()
     assert ours.challenge_password == "secret"
     assert (ours.version, ours.trailing) == (0, b"")
     ours.check_form()

@@ -18,6 +18,7 @@ from scep_ra.pki.keys import (
     SoftwareKey,
     check_certified_key,
     check_message_key,
+    describe_key,
     load_public_key,
     verify_signature,
 )
@@ -203,6 +204,15 @@ def test_nist_curves_may_sign_and_be_certified(curve: str) -> None:
     key = load_public_key(spki(ec_key(curve)))
     check_message_key(key)
     check_certified_key(key, min_rsa_bits=2048)
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [(spki(rsa_key()), "RSA, 2048 bits"), (spki(ec_key("secp384r1")), "EC, secp384r1")],
+)
+def test_a_public_key_is_described_in_words(octets: bytes, words: str) -> None:
+    """For operators, who know keys by kind and size."""
+    assert describe_key(octets) == words
 
 
 def test_an_honest_rsa_key_passes_every_check() -> None:
