@@ -316,7 +316,7 @@ async def test_a_renewal_is_not_sent_again_when_its_certificate_was_revoked(offi
 async def test_a_device_that_is_gone_from_aaa_does_not_renew(office: Office) -> None:
     """R-06: removing it there ends its access at the latest with its certificate."""
     old = await office.enroll()
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
 
     await refused(office, old, "device not registered")
 

@@ -108,7 +108,7 @@ async def test_extensions_of_the_request_change_nothing(office: Office) -> None:
 
 async def test_the_registry_decides_who_enrolls(office: Office) -> None:
     """N-36: unknown, disabled and removed devices get nothing, and a challenge survives the refusal."""
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     request = await office.request()
 
     await refused(office, request, "not registered")
@@ -121,7 +121,7 @@ async def test_the_registry_decides_who_enrolls(office: Office) -> None:
 
 async def test_a_device_that_was_removed_cannot_enroll_with_its_old_challenge(office: Office) -> None:
     """N-36: not even after it has been registered again."""
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     await office.register()
     request = await office.request()
     await office.store.remove_device(device_id())
@@ -132,7 +132,7 @@ async def test_a_device_that_was_removed_cannot_enroll_with_its_old_challenge(of
 
 async def test_a_device_of_another_profile_is_refused(office: Office) -> None:
     """A registration may be bound to one profile."""
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     await office.register(profile="lab")
 
     await refused(office, await office.request(), "bound to profile lab")
@@ -221,7 +221,7 @@ async def test_a_request_that_does_not_name_one_device_is_refused(
 
 async def test_a_filter_in_place_of_a_serial_number_is_text_to_the_backend(office: Office) -> None:
     """N-50: it finds no device, and those that are there stay."""
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     await office.register()
     text = "*)(uid=*' OR 1=1 --"
     request = make_request(challenge=await office.challenge(text), subject=serial_number(utf8(text.encode())))
@@ -265,7 +265,7 @@ async def test_after_the_replay_window_the_same_request_is_refused(office: Offic
 
 async def test_a_device_that_is_disabled_or_removed_is_not_answered_again(office: Office) -> None:
     """The certificate exists, and neither a replay nor a poll brings it out."""
-    office = office.other(authorizer=RegistryAuthorizer(office.store))
+    office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     await office.register()
     request = await office.request()
     await office.submit(request)

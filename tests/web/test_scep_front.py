@@ -416,7 +416,7 @@ async def test_a_message_without_transaction_or_nonce_cannot_be_answered(profile
 
 async def test_what_a_device_is_refused_for_stays_in_the_log(profile: Profile, site: Site) -> None:
     """N-33 to N-36: wrong challenge, unknown device and disabled device give one and the same answer."""
-    registry = replace(profile, authorizer=RegistryAuthorizer(profile.store))
+    registry = replace(profile, authorizer=RegistryAuthorizer(profile.store, profile.clock))
     async with serving(registry) as strict:
         with capture_logs() as log:
             unknown = await Device(site=strict).enroll(await profile.challenge())
