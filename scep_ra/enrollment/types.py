@@ -36,7 +36,36 @@ class ExistingCertificate:
         return hashlib.sha256(self.certificate.der).digest()
 
 
-IdentityProof = StandIn | ExistingCertificate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManufacturerCertificate:
+    """The requester signed with an IDevID that leads to this manufacturer's trust store (802.1AR; Cisco: SUDI)."""
+
+    certificate: Certificate
+    store: str
+
+    @property
+    def requester(self) -> bytes:
+        """Return what identifies the requester between messages: SHA-256 of the certificate, a device's for life."""
+        return hashlib.sha256(self.certificate.der).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedRA:
+    """A registration authority signed for a device; it answers for who that is."""
+
+    certificate: Certificate
+    ra: str
+
+    @property
+    def requester(self) -> bytes:
+        """Return what identifies the requester between messages: SHA-256 of the RA's certificate.
+
+        Many devices stand behind it; the transactionID tells them apart (RFC 8894 3.2.1.1).
+        """
+        return hashlib.sha256(self.certificate.der).digest()
+
+
+IdentityProof = StandIn | ExistingCertificate | ManufacturerCertificate | TrustedRA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import assert_never
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from scep_ra.pki import der, oids
-from scep_ra.pki.algorithms import Cipher, Digest, algorithm_identifier, parse_cipher, parse_key_transport
-from scep_ra.pki.ber import DEFAULT_LIMITS, Limits, normalise, scan
+from scep_ra.pki.algorithms import Cipher, Digest, parse_cipher, parse_key_transport
+from scep_ra.pki.ber import DEFAULT_LIMITS, Limits, normalise
 from scep_ra.pki.certificates import Certificate
-from scep_ra.pki.csr import CertificationRequest, parse_request
+from scep_ra.pki.csr import CertificationRequest
 from scep_ra.pki.enveloped_data import EnvelopedData, Random, open_envelope, parse_enveloped_data, seal_envelope
 from scep_ra.pki.errors import AlgorithmRefused, DecryptionFailed, MalformedData, SignatureInvalid
-from scep_ra.pki.keys import Decrypter, check_certified_key, load_public_key
+from scep_ra.pki.keys import Decrypter, load_public_key
 from scep_ra.pki.password import check_password_recipient, open_password_envelope, seal_password_envelope
 from scep_ra.pki.signed_data import MessageSigner, build_certs_only
-from scep_ra.pki.validation import is_issued_by
 from scep_ra.scep import message as pki_message
+from scep_ra.scep.bodies import CERTIFICATION_REQUESTS, read_csr, read_issuer_and_serial, spend_equal_time, unreadable
 from scep_ra.scep.errors import (
     AlgorithmNotAllowed,
     IntegrityFailure,
@@ -36,6 +36,7 @@ from scep_ra.scep.errors import (
 from scep_ra.scep.http_binding import ScepCall, ScepReply
 from scep_ra.scep.message import NONCE_BYTES, PKIMessage, build_message, parse_message
 from scep_ra.scep.policy import INSECURE, AlgorithmPolicy, capabilities
+from scep_ra.scep.standing import NOBODY, SelfMade, SignerTrust, Standing, find_standing
 from scep_ra.scep.terms import (
     CA_CAPS_TYPE,
     CA_CERT_TYPE,
@@ -58,7 +59,7 @@ class ReplyContext:
     transaction_id: str
     sender_nonce: bytes
     signer: Certificate  # whoever signed the request reads the reply (RFC 8894 2.3)
-    is_issued: bool  # the signer's certificate bears a signature of one of our CAs
+    standing: Standing
     digest: Digest
     cipher: Cipher
     password: bytes | None = None  # for a signer whose key cannot decrypt (RFC 8894 3.1)
@@ -130,19 +131,6 @@ class Refused:
 PKIEvent = EnrollmentRequested | PollRequested | CertificateRequested | CRLRequested | PasswordRequired | Refused
 ScepEvent = CACapsRequested | CACertRequested | PKIEvent
 
-_CERTIFICATION_REQUESTS: Final = frozenset({MessageType.PKCS_REQ, MessageType.RENEWAL_REQ})
-# A request of ordinary size that nobody made: reading it costs what reading a decrypted one costs.
-_DECOY: Final = der.sequence(
-    der.sequence(
-        der.integer(0),
-        der.sequence(der.set_of([der.sequence(der.oid(oids.COMMON_NAME), der.directory_string("decoy"))])),
-        der.sequence(algorithm_identifier(oids.RSA_ENCRYPTION), der.bit_string(bytes(270))),
-        der.explicit(0, b""),
-    ),
-    algorithm_identifier(oids.SHA256_WITH_RSA),
-    der.bit_string(bytes(256)),
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientKey:
@@ -174,6 +162,7 @@ class ScepServer:
         recipients: Sequence[RecipientKey],
         ca_certificates: Sequence[Certificate],
         rules: ServerRules,
+        trust: SignerTrust = NOBODY,
         random: Random,
     ) -> None:
         """`ca_certificates` go from the issuing CA to the root; a signer among them means: no RA, the CA speaks."""
@@ -181,6 +170,7 @@ class ScepServer:
         self._recipients = tuple(recipients)
         self._ca_certificates = tuple(ca_certificates)
         self._rules = rules
+        self._trust = trust
         self._random = random
         self._empty = b"" if rules.empty_content is EmptyContent.ZERO_LENGTH else None
         self._caps = ScepReply(content_type=CA_CAPS_TYPE, body=self._encode_capabilities())
@@ -232,7 +222,7 @@ class ScepServer:
             transaction_id=message.transaction_id,
             sender_nonce=message.sender_nonce,
             signer=message.signer,
-            is_issued=False,
+            standing=SelfMade(),
             digest=self._rules.algorithms.reply_digest(None),
             cipher=self._rules.algorithms.reply_cipher(None),
         )
@@ -242,7 +232,6 @@ class ScepServer:
                 context,
                 digest=self._rules.algorithms.reply_digest(digest),
                 insecure=(str(digest),) if digest in INSECURE else (),
-                is_issued=self._is_issued(message.signer),
             )
             return self._receive_verified(message, context, now)
         except RefusedMessage as error:
@@ -250,6 +239,7 @@ class ScepServer:
 
     def _receive_verified(self, message: PKIMessage, context: ReplyContext, now: datetime) -> PKIEvent:
         message_type = _message_type(message)
+        context = replace(context, standing=find_standing(message, self._ca_certificates, self._trust, now))
         self._check_time(message, now)
         self._check_signer(message, message_type, context)
         envelope = self._parse_envelope(message)
@@ -259,22 +249,13 @@ class ScepServer:
         is_for_us = any(envelope.recipient_for(recipient.certificate) for recipient in self._recipients)
         if envelope.password_recipients and not is_for_us:
             return self._require_password(message, message_type, context, envelope)
-        if message_type not in _CERTIFICATION_REQUESTS and not _is_rsa(context.signer):
+        if message_type not in CERTIFICATION_REQUESTS and not _is_rsa(context.signer):
             # Only a PKCS#10 brings the challenge under which an EC signer could be answered (RFC 8894 3.1).
             raise AlgorithmNotAllowed("an EC signer has to encrypt this message under its challenge")
         if message_type is MessageType.CERT_POLL:
             # RFC 8894 3.3.3: transactionID and signer decide, so nothing is spent on opening the envelope.
             return PollRequested(reply_to=context)
         return self._receive_body(message_type, context, envelope)
-
-    def _is_issued(self, signer: Certificate) -> bool:
-        """Tell whether one of our CAs signed this certificate; one that only claims so is refused at once."""
-        issuers = [ca for ca in self._ca_certificates if ca.subject == signer.issuer]
-        if any(is_issued_by(signer, ca) for ca in issuers):
-            return True
-        if issuers:
-            raise InvalidRequest("the signer's certificate names our CA as issuer and is not signed by it")
-        return False
 
     def _check_time(self, message: PKIMessage, now: datetime) -> None:
         if self._rules.max_clock_skew is None or not message.signer_info.values(oids.SIGNING_TIME):
@@ -287,9 +268,12 @@ class ScepServer:
             raise TimeOutOfWindow(f"signingTime is {signed_at.isoformat()}")
 
     def _check_signer(self, message: PKIMessage, message_type: MessageType, context: ReplyContext) -> None:
-        """RFC 8894 2.3: a RenewalReq is signed by an existing certificate; 3.1: replies need a key that decrypts."""
-        if message_type is MessageType.RENEWAL_REQ and not context.is_issued:
-            raise InvalidRequest("RenewalReq is not signed by a certificate of this CA")
+        """RFC 8894 2.3: a RenewalReq is signed by an existing certificate, of our CA or another that we trust.
+
+        3.1: replies need a key that decrypts.
+        """
+        if message_type is MessageType.RENEWAL_REQ and isinstance(context.standing, SelfMade):
+            raise InvalidRequest("RenewalReq is not signed by a certificate of this CA, or of one that is trusted")
         if not _is_rsa(message.signer) and not self._rules.algorithms.password_envelope:
             raise AlgorithmNotAllowed("an EC signer cannot receive RSA key transport, password_envelope is off")
 
@@ -327,7 +311,7 @@ class ScepServer:
                 recipient = event.envelope.password_recipients[0]
                 body, password = open_password_envelope(event.envelope, recipient, passwords)
             except (DecryptionFailed, AlgorithmRefused, MalformedData):
-                raise _unreadable(event.message_type, "no password opens the envelope") from None
+                raise unreadable(event.message_type, "no password opens the envelope") from None
             context = replace(event.reply_to, password=password)
             if event.message_type is MessageType.CERT_POLL:
                 return PollRequested(reply_to=context)
@@ -347,10 +331,10 @@ class ScepServer:
             try:
                 body = open_envelope(envelope, recipient, candidate.key, self._random)
             except DecryptionFailed:
-                _spend_equal_time(message_type)
-                raise _unreadable(message_type, "the envelope does not open") from None
+                spend_equal_time(message_type)
+                raise unreadable(message_type, "the envelope does not open") from None
             return self._read_body(message_type, context, body)
-        raise _unreadable(message_type, "the envelope is for somebody else")
+        raise unreadable(message_type, "the envelope is for somebody else")
 
     def _read_body(self, message_type: MessageType, context: ReplyContext, body: bytes) -> PKIEvent:
         match message_type:
@@ -359,10 +343,10 @@ class ScepServer:
                 context = replace(context, password=context.password or _reply_password(context, csr))
                 return EnrollmentRequested(reply_to=context, message_type=message_type, csr=csr)
             case MessageType.GET_CERT:
-                issuer, serial = self._read_issuer_and_serial(body)
+                issuer, serial = read_issuer_and_serial(body, self._rules.limits)
                 return CertificateRequested(reply_to=context, issuer=issuer, certificate_serial=serial)
             case MessageType.GET_CRL:
-                issuer, serial = self._read_issuer_and_serial(body)
+                issuer, serial = read_issuer_and_serial(body, self._rules.limits)
                 return CRLRequested(reply_to=context, issuer=issuer, certificate_serial=serial)
             case MessageType.CERT_POLL | MessageType.CERT_REP:  # pragma: no cover - both are dealt with before
                 raise InvalidRequest(f"{message_type.name} has no body to read")
@@ -370,40 +354,14 @@ class ScepServer:
                 assert_never(message_type)
 
     def _read_csr(self, context: ReplyContext, body: bytes) -> CertificationRequest:
-        """Read the PKCS#10 and prove possession.
-
-        Up to the comparison of keys every failure is the same IntegrityFailure: otherwise whoever re-signs a recorded
-        envelope under a key of his own learns whether his change to it decrypted to something.
-        """
-        try:
-            scan(body, self._rules.limits)
-            csr = parse_request(body)
-        except MalformedData as error:
-            raise IntegrityFailure(f"PKCS#10: {error}") from None
-        if not context.is_issued and csr.spki != context.signer.spki:
-            raise IntegrityFailure("the PKCS#10 key is not the key that signed")
-        try:
-            csr.verify_possession(self._rules.algorithms.digests)
-            check_certified_key(load_public_key(csr.spki), min_rsa_bits=self._rules.min_rsa_bits)
-        except AlgorithmRefused as error:
-            raise AlgorithmNotAllowed(f"PKCS#10: {error}") from None
-        except (SignatureInvalid, MalformedData) as error:
-            raise IntegrityFailure(f"PKCS#10: {error}") from None
-        try:
-            csr.check_form()
-        except MalformedData as error:
-            raise InvalidRequest(f"PKCS#10: {error}") from None
-        return csr
-
-    def _read_issuer_and_serial(self, body: bytes) -> tuple[bytes, int]:
-        """Read IssuerAndSerialNumber; a body that is none looks like an envelope that did not open (`_unreadable`)."""
-        try:
-            fields = der.Reader(normalise(body, self._rules.limits)).enter()
-            issuer, serial = fields.element(der.SEQUENCE), fields.integer()
-            fields.finish()
-        except MalformedData as error:
-            raise _unreadable(MessageType.GET_CERT, f"IssuerAndSerialNumber: {error}") from None
-        return issuer, serial
+        is_self_made = isinstance(context.standing, SelfMade)
+        return read_csr(
+            body,
+            required_spki=context.signer.spki if is_self_made else None,
+            limits=self._rules.limits,
+            digests=self._rules.algorithms.digests,
+            min_rsa_bits=self._rules.min_rsa_bits,
+        )
 
     # --- from outcome to reply
 
@@ -469,16 +427,6 @@ def _is_rsa(certificate: Certificate) -> bool:
     return isinstance(load_public_key(certificate.spki), RSAPublicKey)
 
 
-def _unreadable(message_type: MessageType, reason: str) -> RefusedMessage:
-    """Return the one failure of a message type for everything from decryption to a body that makes no sense.
-
-    Two would be an oracle: a recorded PKCSReq, changed and signed anew as a GetCert, would tell good padding from bad.
-    """
-    if message_type in (MessageType.GET_CERT, MessageType.GET_CRL):
-        return InvalidRequest(reason)
-    return IntegrityFailure(reason)
-
-
 def _reply_password(context: ReplyContext, csr: CertificationRequest) -> bytes | None:
     """Return the challenge of an EC signer, under which it gets its answer (RFC 8894 3.1)."""
     if _is_rsa(context.signer):
@@ -487,10 +435,3 @@ def _reply_password(context: ReplyContext, csr: CertificationRequest) -> bytes |
     if challenge is None:
         raise AlgorithmNotAllowed("an EC signer without a challenge cannot be answered")
     return challenge.encode()
-
-
-def _spend_equal_time(message_type: MessageType) -> None:
-    """Do the work that a decrypted body would have cost, so that the clock does not tell one failure from another."""
-    if message_type in _CERTIFICATION_REQUESTS:
-        scan(_DECOY)
-        parse_request(_DECOY)

@@ -21,7 +21,16 @@ from scep_ra.enrollment.challenges import ChallengeSeal
 from scep_ra.enrollment.errors import EnrollmentError
 from scep_ra.enrollment.queries import QueryService
 from scep_ra.enrollment.service import EnrollmentService
-from scep_ra.enrollment.types import EnrollmentRequest, ExistingCertificate, Granted, IdentityProof, StandIn, Undecided
+from scep_ra.enrollment.types import (
+    EnrollmentRequest,
+    ExistingCertificate,
+    Granted,
+    IdentityProof,
+    ManufacturerCertificate,
+    StandIn,
+    TrustedRA,
+    Undecided,
+)
 from scep_ra.errors import BackendError
 from scep_ra.pki.certificates import Certificate
 from scep_ra.scep.errors import MethodNotAllowed, RefusedMessage, TransportError
@@ -39,6 +48,7 @@ from scep_ra.scep.server import (
     ReplyContext,
     ScepServer,
 )
+from scep_ra.scep.standing import ByManufacturer, IssuedByUs, OnBehalf, SelfMade
 from scep_ra.storage.base import ChallengeStore, EnrollmentKey
 from scep_ra.web.crypto_pool import CryptoPool, Overloaded
 from scep_ra.web.errors import public_failure
@@ -201,9 +211,17 @@ class ScepFront:
 
 
 def _proof(context: ReplyContext) -> IdentityProof:
-    if context.is_issued:
-        return ExistingCertificate(certificate=context.signer)
-    return StandIn(certificate=context.signer)
+    match context.standing:
+        case SelfMade():
+            return StandIn(certificate=context.signer)
+        case IssuedByUs():
+            return ExistingCertificate(certificate=context.signer)
+        case ByManufacturer(store=store):
+            return ManufacturerCertificate(certificate=context.signer, store=store)
+        case OnBehalf(ra=ra):
+            return TrustedRA(certificate=context.signer, ra=ra)
+        case _:
+            assert_never(context.standing)
 
 
 def _transport_error(error: TransportError) -> web.Response:

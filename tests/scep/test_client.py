@@ -46,6 +46,7 @@ from scep_ra.scep.server import (
     PasswordRequired,
     PollRequested,
 )
+from scep_ra.scep.standing import IssuedByUs
 from scep_ra.scep.terms import FailInfo, MessageType, PKIStatus
 from tests.support.pki import NOW, make_certificate
 from tests.support.scep_pair import CHALLENGE, SUBJECT, ScepPair, device_key, forge, make_csr, make_requester
@@ -198,7 +199,7 @@ def test_a_renewal_is_signed_with_the_old_certificate(pair: ScepPair, as_pkcs_re
     client = pair.client(requester)
     event = pair.carry(client.renew(make_csr(new, challenge=None), as_pkcs_req=as_pkcs_req))
     assert isinstance(event, EnrollmentRequested)
-    assert event.reply_to.is_issued
+    assert event.reply_to.standing == IssuedByUs()
     assert event.message_type is (MessageType.PKCS_REQ if as_pkcs_req else MessageType.RENEWAL_REQ)
     renewed = pair.issue(new.spki)
     answer = client.receive(pair.server.success(event.reply_to, [renewed]).body)

@@ -33,6 +33,7 @@ from scep_ra.scep.server import (
     ScepServer,
     ServerRules,
 )
+from scep_ra.scep.standing import IssuedByUs, SelfMade
 from scep_ra.scep.terms import FailInfo, MessageType, Operation
 from tests.support import vectors
 from tests.support.keys import ec_key, rsa_key, spki
@@ -206,7 +207,7 @@ def test_captured_requests_come_out_as_enrollments(file: str) -> None:
     assert event == enrollment
     assert enrollment.message_type is MessageType.PKCS_REQ
     assert (enrollment.reply_to.digest, enrollment.reply_to.cipher) == (digest, cipher)
-    assert enrollment.reply_to.is_issued is False
+    assert enrollment.reply_to.standing == SelfMade()
     assert enrollment.csr.spki == enrollment.reply_to.signer.spki
     assert enrollment.csr.challenge_password == challenge_password
     assert format_name(enrollment.csr.subject) == subject
@@ -400,7 +401,7 @@ def test_renewals_are_signed_by_the_old_key_and_ask_for_a_new_one(message_type: 
     content = Envelope(content=Request(key=rsa_key("new"), attributes=None).encode(), recipient=RA).encode()
     event = enroll(SERVER, replace(BASE, signer=ISSUED, message_type=str(message_type.value), content=content))
     assert event.message_type is message_type
-    assert event.reply_to.is_issued
+    assert event.reply_to.standing == IssuedByUs()
     assert event.csr.spki == spki(rsa_key("new"))
 
 

@@ -13,6 +13,7 @@ from scep_ra.pki import der, oids
 from scep_ra.scep.errors import MalformedMessage, TransportError
 from scep_ra.scep.http_binding import ScepCall
 from scep_ra.scep.server import Refused, ServerRules
+from scep_ra.scep.standing import SelfMade
 from scep_ra.scep.terms import FailInfo, Operation
 from tests.support.keys import (
     modulus_of_close_factors,
@@ -151,7 +152,7 @@ def test_a_refusal_before_the_signature_holds_is_answered_in_the_default_algorit
     event = receive(SERVER, replace(BASE, digest="sha512", signature=b""))
     assert isinstance(event, Refused)
     assert event.reply_to.digest.value == "sha256"
-    assert event.reply_to.is_issued is False
+    assert event.reply_to.standing == SelfMade()
     assert (event.reply_to.transaction_id, event.reply_to.sender_nonce) == (BASE.transaction_id, BASE.sender_nonce)
 
 

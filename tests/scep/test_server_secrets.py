@@ -125,7 +125,7 @@ def test_a_failed_decryption_costs_what_a_good_one_would(monkeypatch: pytest.Mon
     def parse_request(octets: bytes) -> None:
         read.append(len(octets))
 
-    monkeypatch.setattr("scep_ra.scep.server.parse_request", parse_request)
+    monkeypatch.setattr("scep_ra.scep.bodies.parse_request", parse_request)
     bad = replace(ATTACKER, content=broken_envelopes()["N-24 bad padding"])
     refuse(NEVER_RIGHT, bad)
     assert len(read) == 1

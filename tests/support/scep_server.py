@@ -11,6 +11,7 @@ from scep_ra.pki.signed_data import MessageSigner
 from scep_ra.scep.http_binding import ScepCall
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import EnrollmentRequested, RecipientKey, Refused, ScepEvent, ScepServer, ServerRules
+from scep_ra.scep.standing import NOBODY, SignerTrust
 from scep_ra.scep.terms import FailInfo, Operation
 from tests.support.pki import NOW, make_ca, make_ra
 from tests.support.scep_messages import Message
@@ -24,6 +25,7 @@ def make_server(
     *,
     ca: CAMaterial | None = None,
     ra: RAMaterial | None = None,
+    trust: SignerTrust = NOBODY,
     random: Random = secrets.token_bytes,
 ) -> ScepServer:
     """Return a server with one RA certificate."""
@@ -33,6 +35,7 @@ def make_server(
         recipients=[RecipientKey(certificate=ra.certificate, key=ra.key)],
         ca_certificates=ca.chain,
         rules=rules or ServerRules(),
+        trust=trust,
         random=random,
     )
 
