@@ -10,7 +10,9 @@
     ├── scep.errors.ProtocolError               the peer broke a wire rule
     ├── identity.errors.IdentityError           a request does not name one device
     ├── enrollment.errors.EnrollmentError       a rule of ours said no
+    ├── enrollment.approval.ApprovalError       an operator's decision cannot be carried out
     ├── revocation.service.RevocationError      a certificate cannot be revoked, or a CRL not be had
+    ├── storage.audit_chain.BrokenAuditLog      the audit log is not what was written
     ├── web.connections.TooManyConnections      a peer has as many connections as it may
     └── cli.*                                   single commands' own: not found, not allowed, failed
 
