@@ -18,6 +18,7 @@ PACKAGE: Final = "scep_ra"
 RANKS: Final = MappingProxyType(
     {
         "errors": 0,
+        "security_events": 0,
         "plugins": 1,
         "pki": 1,
         "scep": 2,
@@ -27,6 +28,7 @@ RANKS: Final = MappingProxyType(
         "aaa.base": 3,
         "ca.base": 3,
         "storage.base": 3,
+        "storage.audit_chain": 3,
         "enrollment": 4,
         "revocation": 4,
         "aaa": 4,
@@ -40,6 +42,7 @@ RANKS: Final = MappingProxyType(
         "parts": 6,
         "welcome": 6,
         "app": 6,
+        "endpoints": 6,
         "cli": 7,
         "__main__": 8,
     }
@@ -49,8 +52,8 @@ VOCABULARY: Final = ("enrollment.types", "enrollment.states")
 COMPOSITION_RANK: Final = RANKS["app"]
 # Packages that hold a port and its implementations, and the modules in them that are none.
 PORTS: Final = ("aaa", "ca", "storage")
-NO_IMPLEMENTATIONS: Final = ("base", "registry")
-COMPOSITION_ROOT: Final = ("app", "parts", "data_directory")
+NO_IMPLEMENTATIONS: Final = ("base", "registry", "audit_chain")
+COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "data_directory")
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
     {

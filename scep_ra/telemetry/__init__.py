@@ -1,7 +1,8 @@
 """What the process says about itself.
 
-    log     set-up of logging: one line an event on standard error, JSON or text, safe to show on a terminal
-    rate    how many lines one stranger can cause
+    log       set-up of logging: one line an event on standard error, JSON or text, safe to show on a terminal
+    rate      how many lines one stranger can cause
+    security  the security-event stream's own file; what such an event is, `scep_ra.security_events` says
 
 A module that logs never imports this package. It says
 

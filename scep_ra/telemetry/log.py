@@ -1,4 +1,4 @@
-"""Set-up of logging: structlog and the standard library end in one handler on standard error.
+"""Set-up of logging: structlog and the standard library end in one handler on standard error, security events aside.
 
 Whatever is logged is taken for hostile: escaped, cut and rid of secrets here and nowhere else. Called once, by the
 composition root; everybody else only asks structlog for a logger (see the package's docstring).
@@ -11,15 +11,18 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from scep_ra.security_events import STRANGERS_EVENTS
 from scep_ra.telemetry.rate import PerSourceLimit
+from scep_ra.telemetry.security import mark_stream, route_security_events
 
 MAX_TEXT_CHARACTERS: Final = 256
 _MAX_TRACEBACK_CHARACTERS: Final = 16384
@@ -37,10 +40,10 @@ _UNSAFE: Final = re.compile(
 _SECRET: Final = re.compile(r"challenge|passw(or)?d|passphrase|secret|authorization|cookie|private_?key", re.IGNORECASE)
 _REDACTED: Final = "[redacted]"
 _LEADING: Final = ("timestamp", "level", "event")
-# What strangers can make us write as often as they like.
-_STRANGERS_EVENTS: Final = frozenset(
-    {"http_malformed", "connection_refused", "connection_expired", "request_malformed", "overloaded"}
-)
+# What strangers can make us write as often as they like, and how many lines a minute each source may cause. A refusal
+# may be looked for by an operator, and gateways speak for many devices: ten times as many.
+_NOISE: Final = ("http_malformed", "connection_refused", "connection_expired", "request_malformed", "overloaded")
+_LINES_PER_MINUTE: Final = {**dict.fromkeys(_NOISE, 10), **dict.fromkeys(map(str, STRANGERS_EVENTS), 100)}
 
 
 def configure_logging(
@@ -48,21 +51,26 @@ def configure_logging(
     level: Literal["debug", "info", "warning", "error"] = "info",
     output: Literal["auto", "json", "text"] = "auto",
     stream: TextIO | None = None,
+    security: Path | None = None,
 ) -> None:
-    """Send all logging to the stream (standard error); "auto" means text on a terminal and JSON lines elsewhere."""
+    """Send all logging to the stream (standard error); "auto" means text on a terminal and JSON lines elsewhere.
+
+    Security events go to the file `security` instead, as JSON lines; raise Misconfigured when it cannot be opened.
+    """
     target = sys.stderr if stream is None else stream
     as_text = target.isatty() if output == "auto" else output == "text"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        mark_stream,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_incident,
     ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            PerSourceLimit(_STRANGERS_EVENTS),
+            PerSourceLimit(_LINES_PER_MINUTE),
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -71,18 +79,21 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(target)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                make_safe,
-                render_text if as_text else render_json,
-            ],
-        )
-    )
+    handler.setFormatter(_formatter(shared, render_text if as_text else render_json))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    route_security_events(security, _formatter(shared, render_json))
+
+
+def _formatter(shared: Sequence[Processor], render: Processor) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            make_safe,
+            render,
+        ],
+    )
 
 
 def add_incident(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,19 +1,18 @@
 """A bound on how many log lines one stranger can cause.
 
-Only events that are named here by the caller are counted, so no refusal of a request and no error is ever left out.
+Only events that are named here by the caller are counted, so no error of ours is ever left out.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-LINES_PER_WINDOW: Final = 10
 WINDOW_S: Final = 60.0
 # About 1 MiB of memory; beyond it all further sources share one allowance.
 MAX_SOURCES: Final = 4096
@@ -21,13 +20,13 @@ _EVERYBODY_ELSE: Final = "*"
 
 
 class PerSourceLimit:
-    """A structlog processor: ten lines a minute for each event and `source`, then one that says so, then silence.
+    """A structlog processor: so many lines a minute of an event for each `source`, then one that says so, then silence.
 
     The first line of a source in the next minute carries `suppressed`, the number of lines left out in the last.
     """
 
-    def __init__(self, events: frozenset[str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._events = events
+    def __init__(self, allowances: Mapping[str, int], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._allowances = allowances
         self._clock = clock
         self._window_ends_at = clock() + WINDOW_S
         self._lines: Counter[tuple[str, str]] = Counter()
@@ -35,14 +34,15 @@ class PerSourceLimit:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Return the event or its summary; raise structlog.DropEvent in the silence."""
-        if event["event"] not in self._events:
+        allowance = self._allowances.get(event["event"])
+        if allowance is None:
             return event
         self._roll()
         key = self._key(event)
         self._lines[key] += 1
-        if self._lines[key] > LINES_PER_WINDOW:
-            return self._limit(event, over=self._lines[key] - LINES_PER_WINDOW)
-        suppressed = self._lines_before.pop(key, 0) - LINES_PER_WINDOW
+        if self._lines[key] > allowance:
+            return self._limit(event, over=self._lines[key] - allowance)
+        suppressed = self._lines_before.pop(key, 0) - allowance
         return {**event, "suppressed": suppressed} if suppressed > 0 else event
 
     def _roll(self) -> None:

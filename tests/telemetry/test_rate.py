@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from scep_ra.telemetry.rate import LINES_PER_WINDOW, MAX_SOURCES, WINDOW_S, PerSourceLimit
+from scep_ra.telemetry.rate import MAX_SOURCES, WINDOW_S, PerSourceLimit
+
+LINES_PER_WINDOW: Final = 10
 
 
 class Log:
@@ -14,7 +16,7 @@ class Log:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
-        self._limit = PerSourceLimit(frozenset({"noise"}), clock=lambda: self.now_s)
+        self._limit = PerSourceLimit({"noise": LINES_PER_WINDOW, "rumble": 2}, clock=lambda: self.now_s)
 
     def write(self, event: str = "noise", **values: object) -> dict[str, Any] | None:
         try:
@@ -46,8 +48,17 @@ def test_sources_do_not_share_their_allowance() -> None:
     assert log.write() == {"event": "noise"}
 
 
+def test_every_event_has_an_allowance_of_its_own() -> None:
+    """One kind of line says nothing about how much of another is too much."""
+    log = Log()
+    lines = [log.write("rumble", source="a") for _ in range(4)]
+
+    assert [line and line["event"] for line in lines] == ["rumble", "rumble", "log_limited", None]
+    log.fill("a")
+
+
 def test_other_events_are_never_limited() -> None:
-    """Refusals and errors are all written."""
+    """Errors are all written."""
     log = Log()
 
     assert [log.write("error", source="a") for _ in range(100)] == [{"event": "error", "source": "a"}] * 100
