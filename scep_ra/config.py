@@ -204,6 +204,26 @@ class ProfileConfig(Table):
     device_id: tuple[str, ...] = ("subject.serialNumber", "subject.userId", "san", "subject.commonName")
     """Where the device ID is looked for, strongest first."""
 
+    subject: str = ""
+    """Subject of issued certificates, as a template: "serialNumber={device.value},CN={attribute.hostname},O=Example".
+    Variables: {device.value}, {device.kind}, {profile}, {user}, {attribute.NAME} of the AAA answer, {csr.CN} for what
+    the device claims; {attribute.department?} leaves the attribute out where AAA has none. "" = the subject that the
+    device asks for, octet by octet (Cisco IOS needs that), where device ID, AAA or subject_allowed vouch for every
+    attribute of it. docs/naming.md has an example for each kind of client."""
+
+    subject_allowed: tuple[str, ...] = ()
+    """What devices may claim in their subject though AAA does not say it, * for any text: ["O=Example", "OU=*",
+    "CN=*.example.com"]."""
+
+    subject_unchecked: bool = False
+    """Believe whatever subject a device claims: each may then take the name of another. For a lab."""
+
+    subject_alt_name: tuple[str, ...] = ()
+    """subjectAltName of issued certificates, as KIND:TEMPLATE: ["dns:{attribute.fqdn}", "email:{attribute.mail?}",
+    "upn:{user}@example.com", "uri:urn:device:{device.kind}:{device.value}"]; more kinds are ip, directory,
+    hardware-module, permanent-identifier. The entry "csr" takes over those names of the request that the device ID or
+    AAA vouch for. [] = none."""
+
     validity_days: int = Field(default=365, ge=1, le=36500)
     """Validity of issued certificates, cut at the end of the CA's."""
 

@@ -11,7 +11,7 @@ import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from scep_ra.config import Config, ProfileConfig, Settings, Table
+from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
 from scep_ra.identity.extract import check_rules
 
@@ -190,10 +191,20 @@ def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator
             yield (*key, "ra"), f'is "", but clients encrypt to RSA: choose an rsa key_type in [ca.{profile.ca}]'
     if (profile.challenge == "static") != bool(profile.static_challenge_sha256):
         yield (*key, "static_challenge_sha256"), 'goes with challenge = "static", and only with it'
-    try:
-        check_rules(profile.device_id)
-    except ValueError as error:
-        yield (*key, "device_id"), f"is not usable: {error}"
+    for option, compiles in _COMPILERS.items():
+        try:
+            compiles(profile)
+        except ValueError as error:
+            yield (*key, option), f"is not usable: {error}"
+
+
+# Options with a grammar of their own, and what reads it at start.
+_COMPILERS: Final[Mapping[str, Callable[[ProfileConfig], object]]] = {
+    "device_id": lambda profile: check_rules(profile.device_id),
+    "subject": lambda profile: NamingRules.compile(subject=profile.subject),
+    "subject_allowed": lambda profile: NamingRules.compile(subject_allowed=profile.subject_allowed),
+    "subject_alt_name": lambda profile: NamingRules.compile(subject_alt_name=profile.subject_alt_name),
+}
 
 
 def _reference(key: Key, name: str, table: str, known: Iterable[str]) -> Iterator[Problem]:
@@ -213,6 +224,11 @@ def warnings_about(config: Config) -> list[str]:
         f'profile.{name}.challenge is "static": whoever learns the secret can ask in the name of any registered device'
         for name, profile in config.profile.items()
         if profile.challenge == "static"
+    ]
+    warnings += [
+        f"profile.{name}.subject_unchecked is on: devices choose their own names, those of others among them"
+        for name, profile in config.profile.items()
+        if profile.subject_unchecked
     ]
     warnings += [
         f'aaa.{name} is "accept-all": EVERY DEVICE IS AUTHORIZED; this is for a lab'

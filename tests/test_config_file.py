@@ -167,6 +167,20 @@ def test_a_device_id_rule_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert "subject.shoeSize" in found
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("subject = 'CN={hostname}'", "subject is not usable: there is no variable {hostname}: use {device}, "),
+        ("subject_allowed = ['O=Example', 'XX=1']", "subject_allowed is not usable: 'XX=1': unknown name attribute"),
+        ("subject_alt_name = ['csr', 'host:x']", "subject_alt_name is not usable: 'host:x': write \"csr\", or KIND:"),
+    ],
+)
+def test_naming_that_cannot_be_carried_out_is_found_at_start(tmp_path: Path, option: str, expected: str) -> None:
+    """And not when the first device enrolls."""
+    (found,) = problems(tmp_path, f"[profile.p]\n{option}\n")
+    assert found.startswith(f"scep-ra.toml:2: key profile.p.{expected}")
+
+
 def test_a_wrong_override_is_put_on_the_command_line(tmp_path: Path) -> None:
     """The file is not blamed for an option."""
     expected = "command line: key server.port must be less than or equal to 65535"
@@ -211,6 +225,12 @@ def test_each_weak_algorithm_is_warned_about(tmp_path: Path, option: str) -> Non
     """The warning names profile and option."""
     (warning,) = warnings_about(load(tmp_path, f"[profile.old.algorithms]\n{option} = true\n").config)
     assert warning.startswith(f"profile.old.algorithms.{option} is on: ")
+
+
+def test_believing_devices_their_names_is_warned_about(tmp_path: Path) -> None:
+    """One device could then ask for the name of another."""
+    (warning,) = warnings_about(load(tmp_path, "[profile.old]\nsubject_unchecked = true\n").config)
+    assert warning.startswith("profile.old.subject_unchecked is on: devices choose their own names")
 
 
 def test_serving_the_network_without_a_public_url_is_warned_about() -> None:
@@ -280,6 +300,7 @@ def test_the_lab_says_aloud_how_open_it_is() -> None:
     warnings = "\n".join(warnings_about(settings.config))
     assert "EVERY DEVICE IS AUTHORIZED" in warnings
     assert 'profile.default.challenge is "static"' in warnings
+    assert "profile.default.subject_unchecked is on" in warnings
     assert settings.config.server.bind == "127.0.0.1"
 
 

@@ -3,6 +3,8 @@
 EnrollmentError
 ├── NotAuthorized        no challenge, wrong challenge, unknown or disabled device: one code for all
 ├── IdentityRefused      the device ID is missing, malformed or contradicts itself
+├── NameNotVouched       the request claims a name that nothing but itself speaks for
+├── NamingImpossible     the profile's templates make no name of what is known about the device
 ├── RenewalRefused       the certificate that signed may not have a successor now
 ├── TransactionConflict  another request is pending under this transactionID
 ├── UnknownTransaction   CertPoll for something we never saw
@@ -33,6 +35,18 @@ class IdentityRefused(EnrollmentError):
     """The request does not name one device."""
 
     code = "identity"
+
+
+class NameNotVouched(EnrollmentError):
+    """The request claims a name for which neither device ID, nor AAA, nor the profile speaks."""
+
+    code = "subject"
+
+
+class NamingImpossible(EnrollmentError):
+    """A template needs a value that is missing, or that cannot stand where it is wanted."""
+
+    code = "subject"
 
 
 class RenewalRefused(EnrollmentError):

@@ -22,6 +22,7 @@ PUBLIC_TEXT: Final = {
     "not_authorized": "The request is not authorized.",
     "refused": "The certification authority declined the request.",
     "renewal": "The certificate that signed the request cannot be renewed now.",
+    "subject": "A name in the request is not one that this device may have.",
     "time": "The signing time is too far from the server's clock.",
     "transaction": "The transaction is unknown or in conflict with another one.",
 }
