@@ -8,20 +8,29 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState, IllegalTransition
 from scep_ra.identity.types import DeviceIDKind
 from scep_ra.storage.base import (
+    NO_LIMITS,
     AlreadyExists,
     AlreadyRenewed,
     ChallengeSpent,
     CRLState,
+    DecisionOutcome,
     Dossier,
     DuplicateEnrollment,
     Enrollment,
+    IssuanceLimits,
+    KeyInUse,
+    QuotaReached,
+    Retirement,
+    SecondKey,
     Store,
+    StoredCertificate,
     StoredCRL,
 )
 from scep_ra.storage.sql import SqlStore
@@ -34,6 +43,7 @@ from tests.support.records import (
     device_id,
     make_certificate,
     make_challenge,
+    make_decision,
     make_device,
     make_enrollment,
     make_key,
@@ -90,7 +100,16 @@ def outcomes(results: list[BaseException | None]) -> list[str]:
 class TestDevices:
     async def test_a_device_is_read_back_as_it_was_written(self, store: Store) -> None:
         """Every field survives, times to the microsecond."""
-        device = make_device(user="alice", profile="vpn", note="Zürich, 3rd floor", enabled=False)
+        device = make_device(
+            user="alice",
+            profile="vpn",
+            services=("wifi", "vpn"),
+            note="Zürich, 3rd floor",
+            enabled=False,
+            approval=True,
+            valid_until=NOW + HOUR,
+            attributes={"owner": "Zoë", "cost centre": "12"},
+        )
         await store.add_device(device)
         assert await store.device(device.device_id) == device
         assert await store.device(device_id("SN999")) is None
@@ -135,6 +154,14 @@ class TestDevices:
         assert await store.set_device_enabled(device_id(), True)
         assert await store.device(device_id()) == make_device()
         assert not await store.set_device_enabled(device_id("SN999"), False)
+
+    async def test_an_update_replaces_all_but_the_id_and_the_date_of_entry(self, store: Store) -> None:
+        """An unknown device is told, and not added."""
+        await store.add_device(make_device(user="alice", services=("wifi",), attributes={"owner": "Zoë"}))
+        changed = make_device(user="bob", profile="vpn", services=("vpn",), valid_until=NOW, approval=True)
+        assert await store.update_device(replace(changed, created_at=NOW + HOUR))
+        assert not await store.update_device(replace(changed, device_id=device_id("SN999")))
+        assert await store.list_devices() == [changed]
 
     async def test_removing_a_device_voids_its_unused_challenges_for_good(self, store: Store) -> None:
         """Registering the device again does not bring them back; another device keeps its own."""
@@ -461,6 +488,455 @@ class TestRenewals:
         await store.insert_enrollment(make_enrollment(3, renewal_of=SERIAL + 1, ca="other"), spend=None)
 
 
+@pytest.fixture(params=[False, True], ids=["at once", "after waiting"])
+def is_deferred(request: pytest.FixtureRequest) -> bool:
+    """Tell which way an intent is recorded: with the enrollment, or when one that waited is authorized."""
+    return bool(request.param)
+
+
+async def propose(store: Store, enrollment: Enrollment, *, is_deferred: bool) -> None:
+    """Put an enrollment into the queue if it is to be recorded as an intent from there."""
+    if is_deferred:
+        waiting = replace(enrollment, state=EnrollmentState.PENDING, certificate_serial=None, order=None)
+        await store.insert_enrollment(waiting, spend=None)
+
+
+async def record(
+    store: Store, enrollment: Enrollment, *, is_deferred: bool, limits: IssuanceLimits = NO_LIMITS
+) -> None:
+    """Record the intent, either way."""
+    if not is_deferred:
+        await store.insert_enrollment(enrollment, spend=None, limits=limits)
+        return
+    assert await store.advance(
+        enrollment.enrollment_id,
+        EnrollmentState.PENDING,
+        EnrollmentEvent.AUTHORIZE,
+        enrollment.created_at,
+        certificate_serial=enrollment.certificate_serial,
+        order=enrollment.order,
+        limits=limits,
+    )
+
+
+async def certify(store: Store, number: int, owner: str = "SN123", **fields: Any) -> StoredCertificate:
+    """Give a device a certificate under the key of this number."""
+    enrollment = make_enrollment(number, key=make_key(f"TX{number}"), device_id=device_id(owner))
+    await store.insert_enrollment(enrollment, spend=None)
+    certificate = make_certificate(number, **{"device_id": device_id(owner), **fields})
+    assert await store.complete(enrollment.enrollment_id, certificate, NOW)
+    return certificate
+
+
+def key_of(number: int) -> bytes:
+    return make_certificate(number).spki_digest
+
+
+class TestKeys:
+    async def test_a_key_certified_for_another_device_is_refused(self, store: Store, is_deferred: bool) -> None:
+        """Though that certificate was revoked; nothing is recorded."""
+        thief = make_enrollment(2, device_id=device_id("SN9"), spki_digest=key_of(1))
+        await propose(store, thief, is_deferred=is_deferred)
+        await certify(store, 1)
+        await store.revoke_certificate("default", SERIAL + 1, NOW, 4)
+        with pytest.raises(KeyInUse, match=r"SN9 is in use by .*SN123: make a new key"):
+            await record(store, thief, is_deferred=is_deferred)
+        assert await store.open_intents() == []
+
+    async def test_a_key_about_to_be_certified_for_another_device_is_refused(
+        self, store: Store, is_deferred: bool
+    ) -> None:
+        """Until that intent fails."""
+        first, second = make_enrollment(1), make_enrollment(2, device_id=device_id("SN9"), spki_digest=key_of(1))
+        await propose(store, second, is_deferred=is_deferred)
+        await store.insert_enrollment(first, spend=None)
+        with pytest.raises(KeyInUse, match="SN123"):
+            await record(store, second, is_deferred=is_deferred)
+        await store.advance(first.enrollment_id, EnrollmentState.ISSUING, EnrollmentEvent.FAIL, NOW)
+        await record(store, second, is_deferred=is_deferred)
+        assert [intent.enrollment_id for intent in await store.open_intents()] == [second.enrollment_id]
+
+    async def test_a_request_with_the_key_of_another_device_does_not_even_wait(self, store: Store) -> None:
+        """An operator is not asked about it, and its challenge stays open; a request that waits blocks nobody."""
+        await store.add_challenge(make_challenge())
+        await store.insert_enrollment(make_pending(3, spki_digest=key_of(1)), spend=None)
+        await certify(store, 1, "SN9")
+        with pytest.raises(KeyInUse):
+            await store.insert_enrollment(make_pending(2, spki_digest=key_of(1)), spend=make_challenge().digest)
+        assert (await store.dossier(make_key(), b"", make_challenge().digest)).challenge == make_challenge()
+
+    @pytest.mark.parametrize("renewal_of", [None, SERIAL + 1], ids=["enrollment", "renewal"])
+    async def test_a_stolen_key_is_blocked_for_its_own_device_too(
+        self, store: Store, is_deferred: bool, renewal_of: int | None
+    ) -> None:
+        """Reason 1 is keyCompromise (RFC 5280 5.3.1)."""
+        again = make_enrollment(2, spki_digest=key_of(1), renewal_of=renewal_of)
+        await propose(store, again, is_deferred=is_deferred)
+        await certify(store, 1)
+        await store.revoke_certificate("default", SERIAL + 1, NOW, 1)
+        with pytest.raises(KeyInUse, match="stolen: make a new key"):
+            await record(store, again, is_deferred=is_deferred)
+
+    async def test_a_device_may_use_its_own_key_again(self, store: Store, is_deferred: bool) -> None:
+        """For a renewal, and after a revocation for a reason that says nothing about the key."""
+        await certify(store, 1)
+        renewal = make_enrollment(2, spki_digest=key_of(1), renewal_of=SERIAL + 1)
+        await propose(store, renewal, is_deferred=is_deferred)
+        await record(store, renewal, is_deferred=is_deferred)
+        await store.revoke_certificate("default", SERIAL + 1, NOW, 4)
+        await store.insert_enrollment(make_enrollment(3, spki_digest=key_of(1)), spend=None)
+        assert len(await store.open_intents()) == 2
+
+
+NEW_KEY_ONLY = IssuanceLimits(second_key=False)
+
+
+class TestLimits:
+    async def test_a_quota_counts_active_certificates_and_open_intents(self, store: Store, is_deferred: bool) -> None:
+        """The text says how many there are and how many there may be; one more allowed, and it is recorded."""
+        late = make_enrollment(3)
+        await propose(store, late, is_deferred=is_deferred)
+        await certify(store, 1)
+        await store.insert_enrollment(make_enrollment(2), spend=None)
+        with pytest.raises(QuotaReached, match="SN123 has 2 active certificates in profile default and may have 2"):
+            await record(store, late, is_deferred=is_deferred, limits=IssuanceLimits(max_active=2))
+        await record(store, late, is_deferred=is_deferred, limits=IssuanceLimits(max_active=3))
+        assert len(await store.open_intents()) == 2
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"not_after": NOW}, {"device_id": device_id("SN9")}, {"profile": "vpn"}],
+        ids=["expired", "other device", "other profile"],
+    )
+    async def test_what_is_not_active_is_not_counted(self, store: Store, fields: dict[str, Any]) -> None:
+        """A certificate at its notAfter counts as expired."""
+        await certify(store, 1, **fields)
+        limits = IssuanceLimits(max_active=1, second_key=False)
+        await store.insert_enrollment(make_enrollment(2), spend=None, limits=limits)
+        assert len(await store.open_intents()) == 1
+
+    async def test_what_was_revoked_or_replaced_is_not_counted(self, store: Store) -> None:
+        """Nor what is to be revoked, nor an intent of another profile or device; the rest names itself."""
+        for number in (1, 2, 3):
+            await certify(store, number)
+        await store.revoke_certificate("default", SERIAL + 1, NOW, 0)
+        renewal = make_enrollment(4, renewal_of=SERIAL + 2)
+        await store.insert_enrollment(renewal, spend=None)
+        retirement = Retirement(others_at=NOW + HOUR)
+        await store.complete(renewal.enrollment_id, make_certificate(4), NOW, retirement=retirement)
+        await store.insert_enrollment(make_enrollment(5, key=make_key(profile="vpn")), spend=None)
+        await store.insert_enrollment(make_enrollment(6, device_id=device_id("SN9")), spend=None)
+        with pytest.raises(SecondKey, match=f"under other keys in profile default: {SERIAL + 4:x}$"):
+            await store.insert_enrollment(make_enrollment(7), spend=None, limits=NEW_KEY_ONLY)
+
+    async def test_a_second_key_is_refused_with_the_serials_of_the_first(self, store: Store, is_deferred: bool) -> None:
+        """Before the quota is looked at; those under the same key are not among them."""
+        clone = make_enrollment(4)
+        await propose(store, clone, is_deferred=is_deferred)
+        for number in (2, 1):
+            await certify(store, number)
+        await certify(store, 3, spki_digest=clone.spki_digest)
+        limits = IssuanceLimits(max_active=1, second_key=False)
+        with pytest.raises(SecondKey, match=f": {SERIAL + 1:x}, {SERIAL + 2:x}$"):
+            await record(store, clone, is_deferred=is_deferred, limits=limits)
+        assert await store.open_intents() == []
+
+    async def test_the_same_key_again_is_no_second_key(self, store: Store, is_deferred: bool) -> None:
+        """A device that lost its certificate but not its key."""
+        again = make_enrollment(2, spki_digest=key_of(1))
+        await propose(store, again, is_deferred=is_deferred)
+        await certify(store, 1)
+        await record(store, again, is_deferred=is_deferred, limits=NEW_KEY_ONLY)
+        assert len(await store.open_intents()) == 1
+
+    async def test_the_certificate_to_be_renewed_does_not_stand_in_the_way(
+        self, store: Store, is_deferred: bool
+    ) -> None:
+        """Whoever holds an active one may renew it, whatever else there is; the same serial of another CA counts."""
+        await certify(store, 1)
+        await certify(store, 2, ca="other", certificate_serial=SERIAL + 1)
+        renewal = make_enrollment(3, renewal_of=SERIAL + 1)
+        await propose(store, renewal, is_deferred=is_deferred)
+        with pytest.raises(QuotaReached, match="has 1 active"):
+            await record(store, renewal, is_deferred=is_deferred, limits=IssuanceLimits(max_active=1))
+        limits = IssuanceLimits(max_active=2, second_key=False)
+        await record(store, renewal, is_deferred=is_deferred, limits=limits)
+        assert len(await store.open_intents()) == 1
+
+    async def test_renewing_an_expired_certificate_is_a_second_key_beside_an_active_one(self, store: Store) -> None:
+        """It renews none of those that are active."""
+        await certify(store, 1, not_after=NOW)
+        await certify(store, 2)
+        with pytest.raises(SecondKey, match=f"{SERIAL + 2:x}"):
+            await store.insert_enrollment(make_enrollment(3, renewal_of=SERIAL + 1), spend=None, limits=NEW_KEY_ONLY)
+
+    async def test_a_request_that_waits_is_not_limited_yet(self, store: Store) -> None:
+        """The limits are looked at when it becomes an intent."""
+        await certify(store, 1)
+        limits = IssuanceLimits(max_active=0, second_key=False)
+        await store.insert_enrollment(make_pending(2), spend=None, limits=limits)
+        assert await state_of(store, make_pending(2)) is EnrollmentState.PENDING
+
+    async def test_one_request_can_break_every_rule_and_hears_of_the_first(self, store: Store) -> None:
+        """In the order that the port names; nothing of it remains."""
+        await certify(store, 1)
+        await certify(store, 2, "SN9")
+        await store.add_challenge(make_challenge())
+        limits = IssuanceLimits(max_active=0, second_key=False)
+        wrong = make_enrollment(3, key=make_key("TX3"), spki_digest=key_of(2), created_at=NOW + HOUR)
+        right = replace(wrong, spki_digest=key_of(3), created_at=NOW)
+        for enrollment, error in (
+            (wrong, ChallengeSpent),
+            (replace(wrong, created_at=NOW), KeyInUse),
+            (right, SecondKey),
+            (replace(right, spki_digest=key_of(1)), QuotaReached),
+        ):
+            with pytest.raises(error):
+                await store.insert_enrollment(enrollment, spend=make_challenge().digest, limits=limits)
+        dossier = await store.dossier(wrong.key, wrong.csr_digest, make_challenge().digest)
+        assert dossier == Dossier(same=None, latest=None, challenge=make_challenge(), certificate=None)
+
+
+class TestApproval:
+    async def test_who_approved_and_why_stays_with_the_enrollment(self, store: Store) -> None:
+        """Through authorization to the end."""
+        pending = make_pending(hold="first enrollment", proof="manufacturer", source="2001:db8::1")
+        await store.insert_enrollment(pending, spend=None)
+        step = (pending.enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.APPROVE, NOW)
+        assert await store.advance(*step, by="alice", note="seen on site")
+        assert not await store.advance(*step, by="mallory", note="me too")
+        await store.advance(
+            pending.enrollment_id,
+            EnrollmentState.APPROVED,
+            EnrollmentEvent.AUTHORIZE,
+            NOW,
+            certificate_serial=SERIAL,
+            order=b"order",
+            by="nobody",
+            note="nothing",
+        )
+        (intent,) = await store.open_intents()
+        assert intent == replace(
+            pending,
+            state=EnrollmentState.ISSUING,
+            certificate_serial=SERIAL,
+            order=b"order",
+            decided_by="alice",
+            note="seen on site",
+        )
+
+    @pytest.mark.parametrize(
+        ("words", "kept"),
+        [
+            ({}, ("alice", "seen on site")),
+            ({"by": "bob"}, ("bob", "")),
+            ({"note": "device is disabled"}, ("", "device is disabled")),
+        ],
+        ids=["nobody", "operator", "AAA"],
+    )
+    async def test_a_rejection_replaces_the_words_of_the_approval_by_its_own(
+        self, store: Store, words: dict[str, Any], kept: tuple[str, str]
+    ) -> None:
+        """Name and note belong together; a rejection without either leaves both."""
+        pending = make_pending()
+        await store.insert_enrollment(pending, spend=None)
+        approval = (pending.enrollment_id, EnrollmentState.PENDING, EnrollmentEvent.APPROVE, NOW)
+        await store.advance(*approval, by="alice", note="seen on site")
+        rejection = (pending.enrollment_id, EnrollmentState.APPROVED, EnrollmentEvent.REJECT, NOW)
+        assert await store.advance(*rejection, **words)
+        (rejected,) = await store.find_enrollments(pending.enrollment_id)
+        assert (rejected.decided_by, rejected.note) == kept
+
+    async def test_authorizing_what_is_past_or_unknown_changes_nothing(self, store: Store) -> None:
+        """Compare-and-set answers False."""
+        await store.insert_enrollment(make_pending(), spend=None)
+        for enrollment_id in (make_pending().enrollment_id, "f" * 32):
+            assert not await store.advance(
+                enrollment_id,
+                EnrollmentState.APPROVED,
+                EnrollmentEvent.AUTHORIZE,
+                NOW,
+                certificate_serial=SERIAL,
+                order=b"order",
+            )
+        assert await state_of(store, make_pending()) is EnrollmentState.PENDING
+
+
+class TestLists:
+    async def test_an_enrollment_is_found_by_the_beginning_of_its_id(self, store: Store) -> None:
+        """Two answers mean: say more."""
+        first, second, third = (
+            make_enrollment(number, enrollment_id=enrollment_id)
+            for number, enrollment_id in enumerate(("ab" + "0" * 30, "ab" + "f" * 30, "ac" + "0" * 30), 1)
+        )
+        for enrollment in (third, second, first):
+            await store.insert_enrollment(enrollment, spend=None)
+        assert await store.find_enrollments("a") == [first, second]
+        assert await store.find_enrollments("abf") == [second]
+        assert await store.find_enrollments(third.enrollment_id) == [third]
+        assert await store.find_enrollments("b") == []
+
+    @pytest.mark.parametrize("prefix", ["", "%", "g", "A", "0" * 33, "0\n", "٣"])
+    async def test_what_no_id_begins_with_finds_nothing(self, store: Store, prefix: str) -> None:
+        """IDs are 32 lower-case hexadecimal digits."""
+        await store.insert_enrollment(make_enrollment(), spend=None, decision=make_decision())
+        assert await store.find_enrollments(prefix) == []
+        assert await store.find_decisions(prefix) == []
+
+    async def test_enrollments_are_listed_newest_first_by_state_and_device(self, store: Store) -> None:
+        """The limit cuts the oldest, whatever their state."""
+        enrollments = [
+            make_pending(1),
+            make_enrollment(2, created_at=NOW + HOUR),
+            make_pending(3, created_at=NOW + 2 * HOUR, device_id=device_id("SN9")),
+            make_pending(4, created_at=NOW + 2 * HOUR),
+        ]
+        for enrollment in enrollments:
+            await store.insert_enrollment(enrollment, spend=None)
+        both = {EnrollmentState.PENDING, EnrollmentState.ISSUING}
+
+        async def listed(states: set[EnrollmentState], **only: Any) -> list[int]:
+            found = await store.list_enrollments(states, **only)
+            return [enrollments.index(enrollment) + 1 for enrollment in found]
+
+        assert await listed(both) == [4, 3, 2, 1]
+        assert await listed(both, limit=3) == [4, 3, 2]
+        assert await listed({EnrollmentState.PENDING}) == [4, 3, 1]
+        assert await listed(both, device_id=device_id()) == [4, 2, 1]
+        assert await listed(both, device_id=device_id("SN9"), limit=1) == [3]
+        assert await listed({EnrollmentState.ISSUED}) == await listed(set()) == []
+
+
+class TestDecisions:
+    async def test_the_record_of_an_enrollment_comes_in_with_it(self, store: Store) -> None:
+        """Or not at all."""
+        enrollment = make_enrollment()
+        decision = make_decision(outcome=DecisionOutcome.AUTHORIZED, code="")
+        await store.insert_enrollment(enrollment, spend=None, decision=decision)
+        with pytest.raises(QuotaReached):
+            await store.insert_enrollment(
+                make_enrollment(2), spend=None, decision=make_decision(2), limits=IssuanceLimits(max_active=1)
+            )
+        assert await store.list_decisions() == [decision]
+        assert await store.find_decisions(enrollment.enrollment_id) == [decision]
+
+    async def test_a_record_under_another_id_than_its_enrollment_is_a_bug(self, store: Store) -> None:
+        """Nobody would find it."""
+        with pytest.raises(ValueError, match="enrollment's ID"):
+            await store.insert_enrollment(make_enrollment(1), spend=None, decision=make_decision(2))
+        assert await store.open_intents() == []
+
+    async def test_records_come_in_batches_that_can_be_sent_again(self, store: Store) -> None:
+        """What is there already stays as it is; a request without a device is recorded, too."""
+        nameless = make_decision(2, device_id=None, decided_at=NOW - HOUR)
+        await store.add_decisions([make_decision(1)])
+        await store.add_decisions([make_decision(1, code="another"), nameless])
+        await store.add_decisions([])
+        assert await store.list_decisions() == [make_decision(1), nameless]
+
+    async def test_a_record_is_found_by_the_beginning_of_its_id(self, store: Store) -> None:
+        """Two answers mean: say more."""
+        records = [make_decision(decision_id=digits * 32) for digits in "abc"]
+        twin = make_decision(decision_id="a" * 31 + "b")
+        await store.add_decisions([*records, twin])
+        assert await store.find_decisions("a") == [records[0], twin]
+        assert await store.find_decisions("b") == [records[1]]
+        assert await store.find_decisions("d") == []
+
+    async def test_records_are_listed_newest_first_by_outcome_and_device(self, store: Store) -> None:
+        """The limit cuts the oldest, whatever their outcome."""
+        records = [
+            make_decision(1),
+            make_decision(2, decided_at=NOW + HOUR, outcome=DecisionOutcome.DEFERRED),
+            make_decision(3, decided_at=NOW + 2 * HOUR, device_id=device_id("SN9")),
+            make_decision(4, decided_at=NOW + 2 * HOUR),
+        ]
+        await store.add_decisions(records)
+
+        async def listed(**only: Any) -> list[int]:
+            return [records.index(record) + 1 for record in await store.list_decisions(**only)]
+
+        assert await listed() == [4, 3, 2, 1]
+        assert await listed(limit=3) == [4, 3, 2]
+        assert await listed(outcomes={DecisionOutcome.REFUSED}) == [4, 3, 1]
+        assert await listed(device_id=device_id()) == [4, 2, 1]
+        assert await listed(device_id=device_id("SN9")) == [3]
+        assert await listed(outcomes={DecisionOutcome.AUTHORIZED}) == []
+
+    @pytest.mark.parametrize(
+        ("age", "keep", "left"),
+        [(timedelta(0), 9, [5, 3, 2, 1]), (HOUR, 9, [5, 3, 2]), (timedelta(0), 2, [5, 3, 2]), (HOUR, 0, [5])],
+        ids=["young and few", "too old", "too many", "both"],
+    )
+    async def test_only_records_of_refusals_are_pruned(
+        self, store: Store, age: timedelta, keep: int, left: list[int]
+    ) -> None:
+        """By age and by number; those of enrollments stay, however old."""
+        kept = make_decision(5, decided_at=NOW + 9 * HOUR, outcome=DecisionOutcome.DEFERRED)
+        old = make_decision(4, decided_at=NOW - 9 * HOUR, outcome=DecisionOutcome.AUTHORIZED)
+        refused = [make_decision(number, decided_at=NOW + number * HOUR) for number in (1, 2, 3)]
+        await store.add_decisions([kept, old, *refused])
+        before = NOW + HOUR + age
+        assert await store.prune_decisions(before, keep) == 4 - len(left)
+        remaining = [int(record.decision_id, 16) for record in await store.list_decisions()]
+        assert remaining == [*left, 4]
+
+
+class TestRetirement:
+    async def test_a_renewed_certificate_gets_its_date(self, store: Store) -> None:
+        """And its successor; without a date it stays until it expires."""
+        await certify(store, 1)
+        renewal = make_enrollment(2, renewal_of=SERIAL + 1)
+        await store.insert_enrollment(renewal, spend=None)
+        retirement = Retirement(renewed_at=NOW + HOUR)
+        await store.complete(renewal.enrollment_id, make_certificate(2), NOW, retirement=retirement)
+        retired = make_certificate(1, successor=SERIAL + 2, revoke_at=NOW + HOUR)
+        assert await store.certificate("default", SERIAL + 1) == retired
+        assert await store.due_revocations(NOW) == []
+        assert await store.due_revocations(NOW + HOUR) == [retired]
+
+    async def test_the_others_that_are_active_get_their_date_and_nothing_else_does(self, store: Store) -> None:
+        """Neither the new one, nor those of other devices and profiles, expired, revoked or scheduled."""
+        await certify(store, 1)
+        await certify(store, 2, "SN9")
+        await certify(store, 3, profile="vpn")
+        await certify(store, 4, not_after=NOW)
+        await certify(store, 5)
+        await certify(store, 6, ca="other", certificate_serial=SERIAL + 8)
+        await store.revoke_certificate("default", SERIAL + 5, NOW, 0)
+        for number, hours in ((7, 1), (8, 2)):
+            enrollment = make_enrollment(number)
+            await store.insert_enrollment(enrollment, spend=None)
+            retirement = Retirement(others_at=NOW + hours * HOUR)
+            await store.complete(enrollment.enrollment_id, make_certificate(number), NOW, retirement=retirement)
+        due = await store.due_revocations(NOW + 2 * HOUR)
+        assert [(found.certificate_serial - SERIAL, found.ca, found.revoke_at) for found in due] == [
+            (1, "default", NOW + HOUR),
+            (8, "other", NOW + HOUR),
+            (7, "default", NOW + 2 * HOUR),
+        ]
+        assert await store.due_revocations(NOW + 2 * HOUR, limit=2) == due[:2]
+
+    async def test_a_certificate_revoked_meanwhile_is_not_due(self, store: Store) -> None:
+        """Whoever did it."""
+        await certify(store, 1)
+        await store.insert_enrollment(make_enrollment(2), spend=None)
+        retirement = Retirement(others_at=NOW)
+        await store.complete(make_enrollment(2).enrollment_id, make_certificate(2), NOW, retirement=retirement)
+        assert len(await store.due_revocations(NOW)) == 1
+        await store.revoke_certificate("default", SERIAL + 1, NOW, 4)
+        assert await store.due_revocations(NOW) == []
+
+    async def test_a_completion_that_fails_retires_nothing(self, store: Store) -> None:
+        """The CA gave one serial twice."""
+        await certify(store, 1)
+        await store.insert_enrollment(make_enrollment(2), spend=None)
+        retirement = Retirement(renewed_at=NOW, others_at=NOW)
+        with pytest.raises(AlreadyExists):
+            await store.complete(make_enrollment(2).enrollment_id, make_certificate(1), NOW, retirement=retirement)
+        assert await store.due_revocations(NOW) == []
+
+
 class TestCertificates:
     async def test_an_unknown_certificate_is_none(self, store: Store) -> None:
         """Also when only the CA differs."""
@@ -627,6 +1103,54 @@ class TestRaces:
             return_exceptions=True,
         )
         assert outcomes(results) == ["AlreadyRenewed"] * 49 + ["done"]
+
+    async def test_one_key_for_fifty_devices_is_certified_for_one(self, stores: tuple[Store, Store]) -> None:
+        """None of them had it before, so only the intents can tell."""
+        results = await asyncio.gather(
+            *(
+                stores[number % 2].insert_enrollment(
+                    make_enrollment(number, device_id=device_id(f"SN{number}"), spki_digest=key_of(0)), spend=None
+                )
+                for number in range(50)
+            ),
+            return_exceptions=True,
+        )
+        assert outcomes(results) == ["KeyInUse"] * 49 + ["done"]
+
+    @pytest.mark.parametrize(
+        ("limits", "allowed", "error"),
+        [(IssuanceLimits(max_active=3), 3, "QuotaReached"), (NEW_KEY_ONLY, 1, "SecondKey")],
+        ids=["quota", "second key"],
+    )
+    async def test_fifty_requests_of_one_device_stay_within_its_limits(
+        self, stores: tuple[Store, Store], limits: IssuanceLimits, allowed: int, error: str
+    ) -> None:
+        """Some of them new, some waiting since before, and each completed at once."""
+
+        async def enroll(number: int) -> None:
+            store, enrollment, is_deferred = stores[number % 2], make_enrollment(number), number % 3 == 0
+            await propose(store, enrollment, is_deferred=is_deferred)
+            await record(store, enrollment, is_deferred=is_deferred, limits=limits)
+            assert await store.complete(enrollment.enrollment_id, make_certificate(number), NOW)
+
+        results = await asyncio.gather(*(enroll(number) for number in range(50)), return_exceptions=True)
+        assert outcomes(results) == sorted([error] * (50 - allowed) + ["done"] * allowed)
+        assert len(await stores[0].list_certificates()) == allowed
+
+    async def test_of_twenty_that_replace_one_another_one_stays(self, stores: tuple[Store, Store]) -> None:
+        """Each retires those before it, none retires itself."""
+        for number in range(20):
+            await stores[0].insert_enrollment(make_enrollment(number), spend=None)
+        retirement = Retirement(others_at=NOW)
+        await asyncio.gather(
+            *(
+                stores[number % 2].complete(
+                    make_enrollment(number).enrollment_id, make_certificate(number), NOW, retirement=retirement
+                )
+                for number in range(20)
+            )
+        )
+        assert len(await stores[0].due_revocations(NOW)) == 19
 
     async def test_two_nodes_complete_one_intent_once(self, stores: tuple[Store, Store]) -> None:
         """Both were told to resolve it after a crash."""
