@@ -24,6 +24,10 @@ class MemoryRevocationStore:
     async def list_certificates(self, device_id: DeviceID | None = None) -> Sequence[StoredCertificate]:
         return [row for row in self.certificates.values() if device_id in (None, row.device_id)]
 
+    async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
+        due = [(row.revoke_at, row) for row in self.certificates.values() if row.revoke_at and not row.revoked_at]
+        return [row for at, row in sorted(due, key=lambda entry: entry[0]) if at <= now][:limit]
+
     async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
         row = self.certificates.get((ca, certificate_serial))
         if row is None or row.revoked_at is not None:
