@@ -7,45 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from scep_ra.aaa import registry as aaa_registry
-from scep_ra.aaa.base import Authorizer
-from scep_ra.ca.base import CertificateAuthority, SupportsCRL
-from scep_ra.ca.directory import RAMaterial, load_ca
-from scep_ra.config import Config, ProfileConfig, Settings
-from scep_ra.data_directory import challenge_seal
-from scep_ra.enrollment.challenges import ChallengeRule, NoChallenge, OneTimeChallenge, StaticChallenge
-from scep_ra.enrollment.queries import QueryService
-from scep_ra.enrollment.renewal import RenewalRules
-from scep_ra.enrollment.service import EnrollmentRules, EnrollmentService
+from scep_ra.ca.base import SupportsCRL
+from scep_ra.config import Settings
+from scep_ra.endpoints import Parts, make_endpoint
+from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
 from scep_ra.parts import load_cas, load_ras, open_store, revocation_service, utc_now
-from scep_ra.pki.ber import Limits
-from scep_ra.pki.certificates import Certificate
-from scep_ra.pki.profiles import CertificateProfile, ExtendedKeyUsage, KeyUsage
-from scep_ra.pki.signed_data import MessageSigner
-from scep_ra.revocation.service import RevocationService
-from scep_ra.scep.policy import AlgorithmPolicy
-from scep_ra.scep.server import RecipientKey, ScepServer, ServerRules
-from scep_ra.scep.terms import EmptyContent
 from scep_ra.storage.base import Store
 from scep_ra.web.connections import GuardLimits
 from scep_ra.web.crypto_pool import CryptoPool
 from scep_ra.web.health import Check, health_routes
 from scep_ra.web.listener import Listener
-from scep_ra.web.repository import certificate_url, crl_url, repository_routes
-from scep_ra.web.scep import Endpoint, ScepFront
+from scep_ra.web.repository import repository_routes
+from scep_ra.web.scep import ScepFront
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,120 +45,6 @@ _GUARD_FIELDS: Final = {
     "max_connections",
     "max_connections_per_address",
 }
-
-
-# --- endpoints -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the endpoints of all profiles share."""
-
-    settings: Settings
-    store: Store
-    authorities: Mapping[str, CertificateAuthority]
-    chains: Mapping[str, Sequence[Certificate]]
-    ras: Mapping[str, RAMaterial]
-    authorizers: Mapping[str, Authorizer]
-    revocations: RevocationService
-    public_url: str
-
-
-def _endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
-    chain = parts.chains[profile.ca]
-    ra = _ra_of(profile, parts)
-    seal = challenge_seal(parts.settings.data_dir) if profile.algorithms.password_envelope else None
-    return Endpoint(
-        profile=name,
-        server=ScepServer(
-            signer=MessageSigner(ra.key, ra.certificate),
-            recipients=[RecipientKey(certificate=ra.certificate, key=ra.key)],
-            ca_certificates=chain,
-            rules=_server_rules(profile, parts.settings.config),
-            random=secrets.token_bytes,
-        ),
-        enrollment=EnrollmentService(
-            rules=_enrollment_rules(name, profile, parts.public_url),
-            store=parts.store,
-            authorizer=parts.authorizers[profile.authorizer],
-            ca=parts.authorities[profile.ca],
-            now=utc_now,
-            random=secrets.token_bytes,
-        ),
-        queries=QueryService(
-            profile=name,
-            ca=profile.ca,
-            ca_certificates=chain,
-            ra_certificate=ra.certificate,
-            store=parts.store,
-            crls=parts.revocations if isinstance(parts.authorities[profile.ca], SupportsCRL) else None,
-            enabled=profile.queries == "issued",
-            now=utc_now,
-        ),
-        extra_certificates=chain if profile.compat.ca_certificates_in_reply else (),
-        challenges=parts.store,
-        seal=seal,
-    )
-
-
-def _ra_of(profile: ProfileConfig, parts: Parts) -> RAMaterial:
-    """Return who speaks SCEP: the RA, or the CA itself where the profile names none."""
-    if profile.ra:
-        return parts.ras[profile.ra]
-    material = load_ca(parts.settings.data_dir, profile.ca, now=utc_now())
-    return RAMaterial(key=material.signer, certificate=material.chain[0])
-
-
-def _server_rules(profile: ProfileConfig, config: Config) -> ServerRules:
-    algorithms = profile.algorithms
-    return ServerRules(
-        algorithms=AlgorithmPolicy.of(
-            sha1=algorithms.allow_sha1,
-            triple_des=algorithms.allow_triple_des,
-            des_and_md5=algorithms.insecure_des_and_md5,
-            password_envelope=algorithms.password_envelope,
-        ),
-        limits=Limits(max_bytes=config.limits.max_message_bytes),
-        min_rsa_bits=profile.min_rsa_bits,
-        renewal=profile.renewal.enabled,
-        max_clock_skew=timedelta(seconds=profile.max_clock_skew_s) if profile.max_clock_skew_s else None,
-        empty_content=EmptyContent(profile.compat.empty_content),
-    )
-
-
-def _challenge_rule(profile: ProfileConfig) -> ChallengeRule:
-    match profile.challenge:
-        case "one-time":
-            return OneTimeChallenge()
-        case "static":
-            return StaticChallenge(digest=bytes.fromhex(profile.static_challenge_sha256))
-        case "none":
-            return NoChallenge()
-        case _:
-            assert_never(profile.challenge)
-
-
-def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> EnrollmentRules:
-    renewal = profile.renewal
-    return EnrollmentRules(
-        profile=name,
-        device_id_rules=profile.device_id,
-        certificate=CertificateProfile(
-            key_usage=tuple(KeyUsage[usage.upper()] for usage in profile.key_usage),
-            extended_key_usage=tuple(ExtendedKeyUsage(usage) for usage in profile.extended_key_usage),
-            crl_url=crl_url(public_url, profile.ca),
-            ca_issuers_url=certificate_url(public_url, profile.ca),
-        ),
-        validity=timedelta(days=profile.validity_days),
-        replay=timedelta(days=profile.replay_days),
-        challenge=_challenge_rule(profile),
-        renewal=RenewalRules(
-            enabled=renewal.enabled,
-            window=timedelta(days=renewal.window_days) if renewal.window_days else None,
-            grace=timedelta(days=renewal.grace_days),
-            allow_same_key=renewal.allow_same_key,
-        ),
-    )
 
 
 # --- the server ----------------------------------------------------------------------------------------------------
@@ -206,7 +77,8 @@ class Server:
         self._pool = pool
         self.parts: Final = parts
         self.health = Health()
-        self.endpoints = {name: _endpoint(name, profile, parts) for name, profile in settings.config.profile.items()}
+        profiles = settings.config.profile
+        self.endpoints = {name: make_endpoint(name, profile, parts) for name, profile in profiles.items()}
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes; SCEP takes what nobody else does."""
@@ -275,6 +147,7 @@ class Server:
             for name, profile in self._settings.config.profile.items():
                 before = utc_now() - timedelta(days=profile.replay_days)
                 await self._store.expire_waiting(name, before, utc_now())
+            await self.parts.revocations.revoke_due()
         except ScepRaError as error:
             log.warning("housekeeping_failed", reason=str(error))
         except Exception:
@@ -291,6 +164,7 @@ async def _running(settings: Settings, sock: socket.socket, public_url: str) -> 
         stack.callback(pool.close)
         store = await stack.enter_async_context(open_store(settings))
         parts = await _assemble(settings, store, pool, public_url)
+        stack.push_async_callback(parts.refusals.close)
         server = Server(settings, store, pool, parts)
         await server.check()
         await server.resolve_intents()
@@ -323,6 +197,7 @@ async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_u
             for name, config in settings.config.aaa.items()
         },
         revocations=revocation_service(store, authorities, pool.run),
+        refusals=RefusalLog(store=store),
         public_url=public_url,
     )
 

@@ -72,11 +72,26 @@ class LimitsConfig(Table):
 class StorageConfig(Table):
     """Where devices, challenges and certificates are remembered."""
 
-    type: Literal["sqlite"] = "sqlite"
-    """Kind of store."""
+    type: Literal["sqlite", "postgresql"] = "sqlite"
+    """Kind of store: "sqlite" is a file for one node and is upgraded at its start; "postgresql" is a server for several
+    nodes, where `scep-ra db upgrade` says when the schema of a new version comes."""
 
     path: str = "scep-ra.sqlite"
-    """Database file, relative to the data directory."""
+    """SQLite: database file, relative to the data directory."""
+
+    dsn: str = ""
+    """PostgreSQL: postgresql://USER@HOST:PORT/DATABASE, for a socket postgresql://USER@/DATABASE?host=/run/postgresql,
+    and with ?sslmode=verify-full for TLS; without the password."""
+
+    password_file: str = ""
+    """PostgreSQL: file of mode 0600 with the password alone, relative to the data directory. "" = PGPASSWORD or
+    ~/.pgpass, as for psql."""
+
+    pool_size: int = Field(default=8, ge=1, le=100)
+    """PostgreSQL: connections that one node may open."""
+
+    timeout_s: float = Field(default=10.0, gt=0)
+    """PostgreSQL: how long to wait for a connection, and for a statement."""
 
 
 class LogConfig(Table):
@@ -137,6 +152,37 @@ class AuthorizerConfig(Table):
     """Kind of backend: "registry" is the embedded list of devices (`scep-ra device`); "accept-all" is for a lab."""
 
 
+class TrustConfig(Table):
+    """Who besides our CAs vouches for devices: a manufacturer by its certificates (IDevID, Cisco: SUDI), or RAs."""
+
+    type: Literal["manufacturer", "ra"] = "manufacturer"
+    """"manufacturer" = CAs whose certificates say which device it is; "ra" = RAs that ask on behalf of devices."""
+
+    certificates: tuple[str, ...] = ()
+    """PEM files, relative to this file: the CAs of a manufacturer to trust, or the very certificates of RAs."""
+
+    intermediates: tuple[str, ...] = ()
+    """PEM files of CAs between those and the devices, which mostly send nothing but their own certificate."""
+
+    issued_by: tuple[str, ...] = ()
+    """RA: PEM files of CAs of which every certificate with the purpose id-kp-cmcRA (RFC 6402) is an RA's."""
+
+    check_validity: Literal["strict", "ignore_not_after"] = "strict"
+    """Manufacturer: "ignore_not_after" takes expired certificates, for hardware that outlives them (SUDIs of 2029)."""
+
+    allow_sha1: bool = False
+    """Manufacturer: accept SHA-1 signatures on certificates (legacy SUDIs)."""
+
+    organization: str = ""
+    """Manufacturer: the O that the subject of a device certificate must have; "" = any."""
+
+    products: tuple[str, ...] = ()
+    """Manufacturer: the products (PID) that are accepted, * and ? stand for any characters; [] = all."""
+
+    denied: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    """SHA-256 fingerprints (lower-case hex) of certificates not to be trusted, of devices or of CAs."""
+
+
 class AlgorithmsConfig(Table):
     """What a profile speaks on the wire besides AES-CBC with SHA-256, SHA-384 and SHA-512."""
 
@@ -168,6 +214,9 @@ class RenewalConfig(Table):
     allow_same_key: bool = False
     """Accept the old key again (scepclient renews so)."""
 
+    revoke_old_after_h: int = Field(default=-1, ge=-1)
+    """Revoke the old certificate this many hours after its successor was issued; -1 = let it expire."""
+
 
 class CompatConfig(Table):
     """Switches for clients that read RFC 8894 in their own way."""
@@ -194,12 +243,35 @@ class ProfileConfig(Table):
     service: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
     """The service that AAA must grant (`scep-ra device add --service`); "" = none is asked for."""
 
-    challenge: Literal["one-time", "static", "none"] = "one-time"
-    """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all, or
-    none (then only a certificate does)."""
+    challenge: Literal["one-time", "static", "none", "anonymous"] = "one-time"
+    """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all,
+    none (then only a certificate does), or nothing at all ("anonymous", which needs insecure_anonymous)."""
+
+    insecure_anonymous: bool = False
+    """Mean it when challenge = "anonymous": whoever knows the ID of a device gets its certificate."""
 
     static_challenge_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     """The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`."""
+
+    approval: Literal["off", "first", "always"] = "off"
+    """Which requests wait until an operator has said yes (`scep-ra request approve`): none, those for a first
+    certificate, or all. A single device is marked by `scep-ra device add --approval`."""
+
+    max_active_certificates: int = Field(default=2, ge=0)
+    """Certificates of one device that may be good at the same time, superseded ones not counted; 0 = no limit."""
+
+    second_key: Literal["allow", "refuse", "hold", "replace"] = "allow"
+    """What to do when a device that holds a good certificate asks for a first one under another key, which is a reset
+    device or a clone: issue, refuse, let an operator decide, or issue and revoke the others."""
+
+    manufacturers: tuple[Name, ...] = ()
+    """The [trust.NAME] of manufacturers whose device certificates (IDevID, SUDI) enroll without a challenge."""
+
+    trusted_ras: tuple[Name, ...] = ()
+    """The [trust.NAME] of RAs that may ask on behalf of devices."""
+
+    idevid_require_new_key: bool = False
+    """Do not certify the key of the manufacturer's certificate again: devices have to make a new one."""
 
     device_id: tuple[str, ...] = ("subject.serialNumber", "subject.userId", "san", "subject.commonName")
     """Where the device ID is looked for, strongest first."""
@@ -265,6 +337,7 @@ class Config(Table):
     ca: dict[Name, CAConfig] = {"default": CAConfig()}
     ra: dict[Name, RAConfig] = {"default": RAConfig()}
     aaa: dict[Name, AuthorizerConfig] = {"registry": AuthorizerConfig()}
+    trust: dict[Name, TrustConfig] = {}
     profile: dict[Name, ProfileConfig] = {"default": ProfileConfig()}
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from scep_ra.config import Config, ProfileConfig, Settings, Table
+from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, Table, TrustConfig
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
 from scep_ra.identity.extract import check_rules
@@ -36,6 +36,11 @@ Problem = tuple[Key, str]  # the text completes the sentence that begins with th
 
 _HEADER: Final = re.compile(r"\s*\[{1,2}(?P<key>[^\[\]]+)\]{1,2}\s*(#.*)?")
 _ASSIGNMENT: Final = re.compile(r"\s*(?P<key>[^=#\[\]{]+)=")
+# Any colon before the @, any parameter of this name, would be a password, which messages and logs must not repeat.
+_DSN: Final = re.compile(
+    r"postgres(ql)?://([^\s:/?#@]+@)?([^\s:/?#@\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/[^\s/?#@]+"
+    r"(\?(?!([^#]*&)?password=)[^\s#]*)?"
+)
 _SYNTAX_ERROR_LINE: Final = re.compile(r"\(at line (\d+)")
 
 
@@ -173,10 +178,21 @@ def _path(key: str) -> Key:
 def _check(config: Config) -> Iterator[Problem]:
     for name, ra in config.ra.items():
         yield from _reference(("ra", name, "ca"), ra.ca, "ca", config.ca)
+    for name, trust in config.trust.items():
+        yield from _check_trust(("trust", name), trust)
     for name, profile in config.profile.items():
         yield from _check_profile(("profile", name), profile, config)
     if not config.profile:
         yield ("profile",), "is empty: nothing would be served; leave it out or write [profile.default]"
+    yield from _check_storage(("storage", "dsn"), config.storage)
+
+
+def _check_storage(key: Key, storage: StorageConfig) -> Iterator[Problem]:
+    if (storage.type == "postgresql") != bool(storage.dsn):
+        yield key, 'goes with type = "postgresql", and only with it'
+    elif storage.dsn and not _DSN.fullmatch(storage.dsn):
+        # Said without the value: it may hold a password.
+        yield key, "is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)"
 
 
 def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator[Problem]:
@@ -189,8 +205,14 @@ def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator
             yield (*key, "ra"), f'is "": set scep_key_usage = true in [ca.{profile.ca}], or name an [ra.NAME]'
         if not ca.key_type.startswith("rsa"):
             yield (*key, "ra"), f'is "", but clients encrypt to RSA: choose an rsa key_type in [ca.{profile.ca}]'
+    yield from _trust_references(key, profile, config)
     if (profile.challenge == "static") != bool(profile.static_challenge_sha256):
         yield (*key, "static_challenge_sha256"), 'goes with challenge = "static", and only with it'
+    if (profile.challenge == "anonymous") != profile.insecure_anonymous:
+        yield (
+            (*key, "insecure_anonymous"),
+            'goes with challenge = "anonymous", and only with it: nothing then proves who asks',
+        )
     for option, compiles in _COMPILERS.items():
         try:
             compiles(profile)
@@ -205,6 +227,22 @@ _COMPILERS: Final[Mapping[str, Callable[[ProfileConfig], object]]] = {
     "subject_allowed": lambda profile: NamingRules.compile(subject_allowed=profile.subject_allowed),
     "subject_alt_name": lambda profile: NamingRules.compile(subject_alt_name=profile.subject_alt_name),
 }
+
+
+def _check_trust(key: Key, trust: TrustConfig) -> Iterator[Problem]:
+    if not trust.certificates and not trust.issued_by:
+        yield (*key, "certificates"), "is empty: name the PEM files of whom to trust"
+    for option in _NOT_FOR[trust.type]:
+        if getattr(trust, option) != TrustConfig.model_fields[option].default:
+            yield (*key, option), f'does not go with type = "{trust.type}"'
+
+
+def _trust_references(key: Key, profile: ProfileConfig, config: Config) -> Iterator[Problem]:
+    for option, kind in (("manufacturers", "manufacturer"), ("trusted_ras", "ra")):
+        for name in getattr(profile, option):
+            yield from _reference((*key, option), name, "trust", config.trust)
+            if name in config.trust and config.trust[name].type != kind:
+                yield (*key, option), f'names [trust.{name}], which is not of type "{kind}"'
 
 
 def _reference(key: Key, name: str, table: str, known: Iterable[str]) -> Iterator[Problem]:
@@ -226,6 +264,11 @@ def warnings_about(config: Config) -> list[str]:
         if profile.challenge == "static"
     ]
     warnings += [
+        f'profile.{name}.challenge is "anonymous": whoever knows the ID of a device gets its certificate'
+        for name, profile in config.profile.items()
+        if profile.challenge == "anonymous"
+    ]
+    warnings += [
         f"profile.{name}.subject_unchecked is on: devices choose their own names, those of others among them"
         for name, profile in config.profile.items()
         if profile.subject_unchecked
@@ -235,11 +278,18 @@ def warnings_about(config: Config) -> list[str]:
         for name, authorizer in config.aaa.items()
         if authorizer.type == "accept-all"
     ]
+    warnings += [
+        f"trust.{name}.allow_sha1 is on: collisions of SHA-1 are practical; keep it to the CAs that need it"
+        for name, trust in config.trust.items()
+        if trust.allow_sha1
+    ]
     if not config.server.public_url and config.server.bind not in _LOOPBACK:
         warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")
     return warnings
 
 
+# Options of [trust.NAME] by the type that knows nothing of them.
+_NOT_FOR: Final = {"manufacturer": ("issued_by",), "ra": ("check_validity", "allow_sha1", "organization", "products")}
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _WEAKENING: Final = {
     "allow_sha1": "collisions of SHA-1 are practical; keep it to the clients that need it",
@@ -252,7 +302,7 @@ _WEAKENING: Final = {
 
 _INTRODUCTION: Final = """\
 Configuration of scep-ra (TOML). Every option stands here with its help and, behind a #, its default: take the # away
-and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME] and [profile.NAME] may be repeated under other names.
+and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME], [trust.NAME] and [profile.NAME] may be repeated under other names.
 `scep-ra check-config` checks the file."""
 
 
@@ -262,19 +312,21 @@ def render_template(config: Config = DEFAULTS) -> str:
 
 
 def _render_table(table: Table, key: Key) -> Iterator[str]:
-    tables: list[tuple[Key, Table]] = []
+    tables: list[tuple[Key, Table, str]] = []  # a # before the header where there is no such table by default
     for name, field in type(table).model_fields.items():
         match getattr(table, name):
             case Table() as child:
-                tables.append(((*key, name), child))
+                tables.append(((*key, name), child, ""))
+            case {} as named if not named:
+                tables.append(((*key, name, "name"), get_args(field.annotation)[1](), "#"))
             case dict() as named:
-                tables += [((*key, name, part), child) for part, child in named.items()]
+                tables += [((*key, name, part), child, "") for part, child in named.items()]
             case value:
                 yield ""
                 yield from _comment(f"{field.description} {_allowed(field)}")
                 yield f"{'#' if value == field.default else ''}{name} = {_toml(value)}"
-    for path, child in tables:
-        yield from ("", "", f"[{_dotted(path)}]")
+    for path, child, mark in tables:
+        yield from ("", "", f"{mark}[{_dotted(path)}]")
         yield from _comment(str(type(child).__doc__))
         yield from _render_table(child, path)
 

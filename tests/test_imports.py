@@ -40,6 +40,7 @@ RANKS: Final = MappingProxyType(
         "config_file": 6,
         "data_directory": 6,
         "parts": 6,
+        "trust_files": 6,
         "welcome": 6,
         "app": 6,
         "endpoints": 6,

@@ -14,6 +14,7 @@ from scep_ra import app
 from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
 from scep_ra.config_file import warnings_about
+from scep_ra.endpoints import Parts
 from scep_ra.telemetry.log import configure_logging
 from scep_ra.welcome import Welcome
 
@@ -38,7 +39,7 @@ def serve(invocation: Invocation, bind: str | None, port: int | None) -> None:
     asyncio.run(app.serve(settings, lambda parts: click.echo(_welcome(parts, invocation).text(), nl=False)))
 
 
-def _welcome(parts: app.Parts, invocation: Invocation) -> Welcome:
+def _welcome(parts: Parts, invocation: Invocation) -> Welcome:
     profiles = parts.settings.config.profile
     name = "default" if "default" in profiles else next(iter(profiles))
     example = profiles[name]

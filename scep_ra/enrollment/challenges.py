@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,10 +31,14 @@ _NONCE_BYTES: Final = 12
 class OneTimeChallenge:
     """A first enrollment needs a challenge made for its device, used once."""
 
+    kind: ClassVar[str] = "one-time challenge"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticChallenge:
     """One secret serves every device, for management systems that know nothing better; AAA alone tells them apart."""
+
+    kind: ClassVar[str] = "static challenge"
 
     digest: bytes  # as challenge_digest makes it
 
@@ -43,8 +47,17 @@ class StaticChallenge:
 class NoChallenge:
     """No challenge opens this profile: only a certificate proves who asks."""
 
+    kind: ClassVar[str] = "no challenge"
 
-ChallengeRule = OneTimeChallenge | StaticChallenge | NoChallenge
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anonymous:
+    """Nothing proves who asks: whoever knows the ID of a device gets its certificate."""
+
+    kind: ClassVar[str] = "anonymous"
+
+
+ChallengeRule = OneTimeChallenge | StaticChallenge | NoChallenge | Anonymous
 
 
 def challenge_digest(secret: str) -> bytes:

@@ -6,6 +6,9 @@ EnrollmentError
 ├── NameNotVouched       the request claims a name that nothing but itself speaks for
 ├── NamingImpossible     the profile's templates make no name of what is known about the device
 ├── RenewalRefused       the certificate that signed may not have a successor now
+├── KeyRefused           the key is another device's, an authority's, or blocked
+├── SecondKeyRefused     the device holds a certificate under another key: reset, or cloned?
+├── QuotaExceeded        the device has as many certificates as it may have
 ├── TransactionConflict  another request is pending under this transactionID
 ├── UnknownTransaction   CertPoll for something we never saw
 ├── IssuanceRefused      the CA declined
@@ -53,6 +56,24 @@ class RenewalRefused(EnrollmentError):
     """The signer's certificate does not entitle to a successor."""
 
     code = "renewal"
+
+
+class KeyRefused(EnrollmentError):
+    """The key is certified for another device, belongs to an authority, or was revoked as stolen."""
+
+    code = "key"
+
+
+class SecondKeyRefused(EnrollmentError):
+    """The device holds an active certificate under another key, and the profile says refuse."""
+
+    code = "second_key"
+
+
+class QuotaExceeded(EnrollmentError):
+    """The device holds as many active certificates as the profile lets it have."""
+
+    code = "quota"
 
 
 class TransactionConflict(EnrollmentError):

@@ -21,6 +21,7 @@ class RenewalRules:
     window: timedelta | None = None  # None: at any time before notAfter
     grace: timedelta = timedelta(0)  # after notAfter
     allow_same_key: bool = False
+    revoke_old_after: timedelta | None = None  # once the successor is issued; None = never
 
 
 def check_live(stored: StoredCertificate | None, signer: Certificate, profile: str) -> StoredCertificate:
@@ -60,14 +61,22 @@ def check_validity(signer: Certificate, now: datetime, grace: timedelta = timede
 
 
 def check_renewal(
-    csr: CertificationRequest, stored: StoredCertificate, signer: Certificate, rules: RenewalRules
+    csr: CertificationRequest,
+    stored: StoredCertificate,
+    signer: Certificate,
+    rules: RenewalRules,
+    *,
+    same_subject: bool = True,
 ) -> None:
-    """Check what the new request may differ in: the key, and nothing else; raise RenewalRefused."""
+    """Check what the new request may differ in: the key, and nothing else; raise RenewalRefused.
+
+    Without `same_subject` the names are made by the profile, and what the request says of them does not count.
+    """
     if not rules.enabled:
         raise RenewalRefused("renewal is off in this profile")
     if stored.successor is not None:
         raise RenewalRefused(f"the signer's certificate has a successor already ({stored.successor:x})")
-    if names.attributes(csr.subject) != names.attributes(signer.subject):
+    if same_subject and names.attributes(csr.subject) != names.attributes(signer.subject):
         raise RenewalRefused("the subject is not that of the signer's certificate")
     if csr.spki == signer.spki and not rules.allow_same_key:
         raise RenewalRefused("the key is that of the signer's certificate, and allow_same_key is off")

@@ -79,6 +79,17 @@ class RevocationService:
             )
         return certificate
 
+    async def revoke_due(self) -> int:
+        """Revoke, as superseded, the certificates whose successors have had their time; return how many."""
+        revoked = 0
+        while due := await self._store.due_revocations(self._now()):
+            for each in due:
+                # False: another node, or an operator, was faster.
+                revoked += await self._store.revoke_certificate(
+                    each.ca, each.certificate_serial, self._now(), RevocationReason.SUPERSEDED
+                )
+        return revoked
+
     async def current_crl(self, ca: str) -> StoredCRL:
         """Return the CRL to hand out, made anew when it is due; raise NoCRL, or Unavailable as store and CA do."""
         authority = self._cas.get(ca)

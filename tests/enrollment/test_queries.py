@@ -186,7 +186,7 @@ async def test_strangers_learn_nothing(office: Office, queries: QueryService, wh
 async def test_an_expired_certificate_does_not_ask(office: Office, queries: QueryService, clock: Clock) -> None:
     """The grace of renewals does not count here."""
     mine = await office.enroll()
-    clock.advance(office.rules.validity + timedelta(seconds=1))
+    clock.advance(office.rules.contents.validity + timedelta(seconds=1))
 
     with pytest.raises(NotAuthorized, match="is valid from"):
         await queries.crl(mine, ISSUER)

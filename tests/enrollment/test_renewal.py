@@ -16,7 +16,7 @@ import pytest
 
 from scep_ra.aaa.base import Accept, Defer, Reject
 from scep_ra.aaa.embedded import RegistryAuthorizer
-from scep_ra.enrollment.errors import EnrollmentError, IdentityRefused, NotAuthorized, RenewalRefused
+from scep_ra.enrollment.errors import EnrollmentError, NotAuthorized, RenewalRefused
 from scep_ra.enrollment.renewal import RenewalRules, check_live, check_renewal, check_validity, check_window
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.enrollment.types import ExistingCertificate, Granted, Outcome, StandIn, Undecided
@@ -346,8 +346,8 @@ async def test_the_profile_says_when(office: Office, clock: Clock, days: int, pa
 @pytest.mark.parametrize(
     ("subject", "error", "pattern"),
     [
-        (subject_of("FOC9999X0ZZ"), RenewalRefused, "subject is not that"),
-        (parse_name("O=Test"), IdentityRefused, "no identifier"),
+        (subject_of("FOC9999X0ZZ"), RenewalRefused, "names serial:FOC9999X0ZZ"),
+        (parse_name("O=Test"), RenewalRefused, "subject is not that"),
     ],
 )
 async def test_a_renewal_for_another_device_is_refused(
@@ -388,7 +388,7 @@ async def test_certificates_that_were_not_enrolled_here_are_refused(office: Offi
 
 async def test_a_certificate_that_may_not_sign_is_refused(office: Office) -> None:
     """R-16: issued by a profile for key agreement only."""
-    office = office.with_rules(certificate=CertificateProfile(key_usage=(KeyUsage.KEY_AGREEMENT,)))
+    office = office.with_contents(extensions=CertificateProfile(key_usage=(KeyUsage.KEY_AGREEMENT,)))
     old = await office.enroll()
 
     await refused(office, old, "not for digital signatures")

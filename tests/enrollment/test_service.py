@@ -94,7 +94,7 @@ async def test_validity_starts_a_little_earlier_and_lasts_as_the_profile_says(of
     certificate = await office.enroll()
 
     assert certificate.not_before < clock.now
-    assert certificate.not_after - clock.now == office.rules.validity
+    assert certificate.not_after - clock.now == office.rules.contents.validity
 
 
 async def test_extensions_of_the_request_change_nothing(office: Office) -> None:
@@ -113,9 +113,9 @@ async def test_the_registry_decides_who_enrolls(office: Office) -> None:
 
     await refused(office, request, "not registered")
     await office.register()
-    await office.store.set_device_enabled(device_id(), enabled=False)
+    await office.store.set_device_enabled(device_id(), False, office.clock())
     await refused(office, request, "disabled")
-    await office.store.set_device_enabled(device_id(), enabled=True)
+    await office.store.set_device_enabled(device_id(), True, office.clock())
     assert granted(await office.submit(request)).spki == key_of().spki
 
 
@@ -124,7 +124,7 @@ async def test_a_device_that_was_removed_cannot_enroll_with_its_old_challenge(of
     office = office.other(authorizer=RegistryAuthorizer(office.store, office.clock))
     await office.register()
     request = await office.request()
-    await office.store.remove_device(device_id())
+    await office.store.remove_device(device_id(), office.clock())
     await office.register()
 
     await refused(office, request, "missing or unknown")
@@ -270,9 +270,9 @@ async def test_a_device_that_is_disabled_or_removed_is_not_answered_again(office
     request = await office.request()
     await office.submit(request)
 
-    await office.store.set_device_enabled(device_id(), enabled=False)
+    await office.store.set_device_enabled(device_id(), False, office.clock())
     await refused(office, request, "no longer authorized: device is disabled")
-    await office.store.remove_device(device_id())
+    await office.store.remove_device(device_id(), office.clock())
     with pytest.raises(NotAuthorized, match="no longer authorized: device not registered"):
         await office.poll(request)
 
@@ -432,7 +432,7 @@ async def test_polls_leave_nothing_behind(office: Office, aaa: ScriptedAuthorize
     for _ in range(1000):
         assert await office.poll(request) == Undecided()
     assert await office.enrollment(request) == before
-    assert office.service._under_way == {}
+    assert office.service._issuer._under_way == {}
 
 
 async def test_a_pending_request_survives_a_restart(
@@ -629,7 +629,7 @@ async def test_what_the_ca_would_not_prepare_is_refused_before_the_challenge_is_
 
 async def test_a_profile_that_allows_a_key_no_usage_refuses_it(office: Office) -> None:
     """An EC key cannot encipher keys."""
-    office = office.with_rules(certificate=CertificateProfile(key_usage=(KeyUsage.KEY_ENCIPHERMENT,)))
+    office = office.with_contents(extensions=CertificateProfile(key_usage=(KeyUsage.KEY_ENCIPHERMENT,)))
 
     with pytest.raises(IssuanceRefused, match="EC key"):
         await office.enroll()

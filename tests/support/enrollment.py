@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,10 @@ from scep_ra.ca.base import CertificateAuthority, Issued, IssuePending, IssueReq
 from scep_ra.ca.directory import CAMaterial
 from scep_ra.ca.local import LocalCA
 from scep_ra.enrollment.challenges import new_challenge
-from scep_ra.enrollment.service import EnrollmentRules, EnrollmentService
+from scep_ra.enrollment.lockout import Lockout
+from scep_ra.enrollment.naming import NamingRules
+from scep_ra.enrollment.rules import CertificateRules, EnrollmentRules
+from scep_ra.enrollment.service import EnrollmentService
 from scep_ra.enrollment.types import EnrollmentRequest, ExistingCertificate, Granted, IdentityProof, Outcome, StandIn
 from scep_ra.identity.types import DeviceID, parse_device_id
 from scep_ra.pki.certificates import Certificate, Extension
@@ -27,7 +30,7 @@ from scep_ra.pki.keys import Signer
 from scep_ra.pki.names import parse_name
 from scep_ra.pki.profiles import CertificateProfile
 from scep_ra.scep.client import self_signed_certificate
-from scep_ra.storage.base import Device, Enrollment, Store
+from scep_ra.storage.base import Device, Enrollment, Store, StoredDecision
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
 from tests.support.pki import NOW, make_ca, make_key
@@ -38,10 +41,48 @@ DAY: Final = timedelta(days=1)
 RULES: Final = EnrollmentRules(
     profile="default",
     device_id_rules=("subject.serialNumber", "subject.userId", "san", "subject.commonName"),
-    certificate=CertificateProfile(),
-    validity=365 * DAY,
+    contents=CertificateRules(
+        extensions=CertificateProfile(),
+        validity=365 * DAY,
+        naming=NamingRules.compile(subject_unchecked=True),
+    ),
     replay=8 * DAY,
 )
+
+
+class Records:
+    """Refusals on record, in order; a `service.Refusals`."""
+
+    def __init__(self) -> None:
+        self.decisions: list[StoredDecision] = []
+
+    def note(self, decision: StoredDecision) -> None:
+        self.decisions.append(decision)
+
+
+def service_of(
+    *,
+    rules: EnrollmentRules,
+    store: Store,
+    authorizer: Authorizer,
+    ca: CertificateAuthority,
+    clock: Clock,
+    records: Records | None = None,
+    lockout: Lockout | None = None,
+    **parts: Any,
+) -> EnrollmentService:
+    """Return a service whose other parts forbid and remember nothing unless they are given."""
+    return EnrollmentService(
+        rules=rules,
+        store=store,
+        authorizer=authorizer,
+        ca=ca,
+        lockout=lockout or Lockout(attempts=0, window_s=300),
+        refusals=records or Records(),
+        now=clock,
+        random=secrets.token_bytes,
+        **{"forbidden_keys": frozenset(), "other_contents": {}, **parts},
+    )
 
 
 class Clock:
@@ -206,25 +247,26 @@ class Office:
     ca: CertificateAuthority
     clock: Clock
     rules: EnrollmentRules = RULES
+    records: Records = field(default_factory=Records)
+    lockout: Lockout | None = None
+    forbidden_keys: frozenset[bytes] = frozenset()
+    other_contents: Mapping[str, CertificateRules] = field(default_factory=dict)
     service: EnrollmentService = field(init=False)
 
     def __post_init__(self) -> None:
-        self.service = EnrollmentService(
-            rules=self.rules,
-            store=self.store,
-            authorizer=self.authorizer,
-            ca=self.ca,
-            now=self.clock,
-            random=secrets.token_bytes,
-        )
+        self.service = service_of(**{each.name: getattr(self, each.name) for each in fields(self) if each.init})
 
     def other(self, **changes: Any) -> Office:
         """Return another service that differs in what is given: a restart, a node, a profile."""
-        parts = {name: getattr(self, name) for name in ("store", "authorizer", "ca", "clock", "rules")}
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         return Office(**{**parts, **changes})
 
     def with_rules(self, **changes: Any) -> Office:
         return self.other(rules=replace(self.rules, **changes))
+
+    def with_contents(self, **changes: Any) -> Office:
+        """Return a service whose certificates differ in what is given."""
+        return self.with_rules(contents=replace(self.rules.contents, **changes))
 
     async def register(self, *values: str, profile: str = "") -> None:
         for value in values or (DEVICE,):

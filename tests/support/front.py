@@ -17,7 +17,6 @@ from scep_ra.ca.directory import CAMaterial, RAMaterial
 from scep_ra.enrollment.challenges import ChallengeSeal, new_challenge
 from scep_ra.enrollment.queries import QueryService
 from scep_ra.enrollment.renewal import RenewalRules
-from scep_ra.enrollment.service import EnrollmentService
 from scep_ra.identity.types import parse_device_id
 from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.csr import build_request
@@ -48,6 +47,7 @@ from tests.support.enrollment import (
     ScriptedAuthorizer,
     local_ca,
     run_here,
+    service_of,
     subject_of,
 )
 from tests.support.listening import free_port, limits
@@ -91,13 +91,12 @@ class Profile:
                 rules=ServerRules(algorithms=self.policy),
                 random=secrets.token_bytes,
             ),
-            enrollment=EnrollmentService(
+            enrollment=service_of(
                 rules=replace(RULES, profile=self.name, renewal=self.renewal),
                 store=self.store,
                 authorizer=self.authorizer,
                 ca=self.authority or authority,
-                now=self.clock,
-                random=secrets.token_bytes,
+                clock=self.clock,
             ),
             queries=QueryService(
                 profile=self.name,
