@@ -17,13 +17,12 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from scep_ra.aaa import registry as aaa_registry
 from scep_ra.ca.base import SupportsCRL
 from scep_ra.config import Settings
 from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
-from scep_ra.parts import load_cas, load_ras, open_store, revocation_service, utc_now
+from scep_ra.parts import load_authorizers, load_cas, load_ras, open_store, revocation_service, utc_now
 from scep_ra.storage.base import Store
 from scep_ra.web.connections import GuardLimits
 from scep_ra.web.crypto_pool import CryptoPool
@@ -185,17 +184,13 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_url: str) -> Parts:
     authorities = await asyncio.to_thread(load_cas, settings, pool.run)
-    lent = aaa_registry.Parts(devices=store, now=utc_now)
     return Parts(
         settings=settings,
         store=store,
         authorities=authorities,
         chains={name: await authority.chain() for name, authority in authorities.items()},
         ras=await asyncio.to_thread(load_ras, settings),
-        authorizers={
-            name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude={"type"}))
-            for name, config in settings.config.aaa.items()
-        },
+        authorizers=load_authorizers(settings, store),
         revocations=revocation_service(store, authorities, pool.run),
         refusals=RefusalLog(store=store),
         public_url=public_url,

@@ -1,4 +1,4 @@
-"""The parts that server and command line share, made from settings: the store, the CAs, the RAs.
+"""The parts that server and command line share, made from settings: the store, the authorizers, the CAs, the RAs.
 
 With `app` the composition root; apart from it so that a command that adds a device need not load a web server.
 """
@@ -11,6 +11,8 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
+from scep_ra.aaa import registry as aaa_registry
+from scep_ra.aaa.base import Authorizer
 from scep_ra.ca import registry as ca_registry
 from scep_ra.ca.base import CertificateAuthority, SupportsCRL
 from scep_ra.ca.directory import RAMaterial, ensure_ra, load_ca
@@ -19,7 +21,7 @@ from scep_ra.ca.local import Runner
 from scep_ra.config import Settings
 from scep_ra.data_directory import prepare
 from scep_ra.revocation.service import RevocationService
-from scep_ra.storage.base import Store
+from scep_ra.storage.base import DeviceStore, Store
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
 
@@ -38,6 +40,15 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def load_authorizers(settings: Settings, devices: DeviceStore) -> Mapping[str, Authorizer]:
+    """Return every configured authorizer by name; raise ConfigurationError."""
+    lent = aaa_registry.Parts(devices=devices, now=utc_now)
+    return {
+        name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude={"type"}))
+        for name, config in settings.config.aaa.items()
+    }
 
 
 def load_cas(settings: Settings, run: Runner = asyncio.to_thread) -> Mapping[str, CertificateAuthority]:

@@ -104,7 +104,7 @@ def revoke(invocation: Invocation, serial: int, ca: str | None, reason: str) -> 
 def _summary(stored: StoredCertificate, now: datetime) -> Record:
     return {
         "serial": f"{stored.certificate_serial:x}",
-        "status": _status(stored, now),
+        "status": certificate_status(stored, now),
         "not_after": timestamp(stored.not_after),
         "device": str(stored.device_id),
         "profile": stored.profile,
@@ -130,7 +130,8 @@ def _details(stored: StoredCertificate, now: datetime) -> Record:
     }
 
 
-def _status(stored: StoredCertificate, now: datetime) -> str:
+def certificate_status(stored: StoredCertificate, now: datetime) -> str:
+    """Return the word for how a certificate stands: valid, expired or revoked."""
     if stored.revoked_at is not None:
         return "revoked"
     return "expired" if stored.not_after < now else "valid"

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "check-config": ("scep_ra.cli.check_config:check_config", "Check the configuration file, or print a new one."),
     "device": ("scep_ra.cli.device:device", "Say which devices may enroll."),
     "challenge": ("scep_ra.cli.challenge:challenge", "Make one-time challenges."),
+    "request": ("scep_ra.cli.request:request", "See what devices asked for, and approve or reject what waits."),
     "certificate": ("scep_ra.cli.certificate:certificate", "List, show, export and revoke certificates."),
     "ca": ("scep_ra.cli.ca:ca", "Show and export the certificates of CAs and RAs."),
     "enroll": ("scep_ra.cli.scep_client:enroll", "Get a certificate from a SCEP server, or renew one."),
