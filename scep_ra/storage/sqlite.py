@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from typing import Any, Final, Self
 import aiosqlite
 
 from scep_ra.errors import Misconfigured, Unavailable
-from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
-from scep_ra.storage.migrations import load_migrations, migrate
+from scep_ra.storage.database import Result, Row, Session, Table, UniqueViolation, Work, collect_tables
+from scep_ra.storage.migrations import Upgrade, prepare_schema
 
 # Commands of another process (a device import, a backup) hold the write lock for well under this.
 BUSY_TIMEOUT_S: Final = 5.0
@@ -55,6 +55,14 @@ _NEEDS_MENDING: Final = frozenset(
     }
 )
 
+_COLUMNS: Final = r"""
+SELECT t.name AS table_name, c.name AS column_name, lower(c.type) AS kind
+FROM sqlite_master AS t, pragma_table_info(t.name) AS c
+WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY t.name, c.cid"""
+_REFERENCES: Final = """
+SELECT t.name AS table_name, k."table" AS target
+FROM sqlite_master AS t, pragma_foreign_key_list(t.name) AS k WHERE t.type = 'table'"""
+
 
 class SqliteDatabase:
     """A database.Database in one file; other processes may have the same file open."""
@@ -67,7 +75,9 @@ class SqliteDatabase:
         self._reads = _Batches(reader, "BEGIN")
 
     @classmethod
-    async def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
+    async def open(
+        cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, upgrade: Upgrade = Upgrade.ALWAYS
+    ) -> Self:
         """Open the file, creating it (mode 0600) and its tables as needed; raise Unavailable or Misconfigured."""
         with _translated(path):
             await asyncio.to_thread(_prepare_file, path)
@@ -77,9 +87,9 @@ class SqliteDatabase:
             with _translated(path):
                 await writer
                 await writer.run(_use_write_ahead_log)
-                await migrate(database, load_migrations())
                 await reader
                 await reader.run(_forbid_writing)
+                await prepare_schema(database, upgrade)
         except BaseException:
             await database.close()
             raise
@@ -100,6 +110,19 @@ class SqliteDatabase:
         await self.read(lambda session: session.fetch("SELECT version FROM schema_version"))
         # Changes nothing, and yet SQLite writes the page: a full disk shows.
         await self.write(lambda session: session.execute("UPDATE schema_version SET version = version"))
+
+    async def examine(self) -> Sequence[str]:
+        """Return what PRAGMA integrity_check and foreign_key_check find; reads the whole file."""
+
+        async def work(session: Session) -> list[str]:
+            pages = await session.fetch("SELECT integrity_check AS finding FROM pragma_integrity_check")
+            keys = await session.fetch('SELECT "table" AS name, parent FROM pragma_foreign_key_check')
+            return [
+                *(f"the file is damaged: {row['finding']}" for row in pages if row["finding"] != "ok"),
+                *(f"a row of {row['name']} points to a row of {row['parent']} that is not there" for row in keys),
+            ]
+
+        return await self.read(work)
 
     async def close(self) -> None:
         """Finish what is under way, fold the log into the file and close it."""
@@ -128,6 +151,13 @@ class _SqliteSession:
 
     async def execute(self, sql: str, *parameters: object) -> int:
         return self._run(sql, parameters).rowcount
+
+    async def stream(self, sql: str) -> AsyncIterator[Row]:
+        for row in self._run(sql, ()):
+            yield row
+
+    async def tables(self) -> Sequence[Table]:
+        return collect_tables(await self.fetch(_COLUMNS), await self.fetch(_REFERENCES))
 
     async def serialise(self, *names: str) -> None:
         """Do nothing: BEGIN IMMEDIATE lets one writer in at a time."""

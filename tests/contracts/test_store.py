@@ -1,13 +1,12 @@
-"""What every store must do, whatever database is under it; a new one adds itself to OPENERS."""
+"""What every store must do, whatever database is under it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ from scep_ra.storage.base import (
 )
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sql_certificates import REVOCATION_PAGE
-from scep_ra.storage.sqlite import SqliteDatabase
+from tests.support.databases import KINDS, Opener, database_opener
 from tests.support.records import (
     HOUR,
     NOW,
@@ -51,26 +50,20 @@ from tests.support.records import (
 )
 
 
-async def open_sqlite(directory: Path) -> Store:
-    return SqlStore(await SqliteDatabase.open(directory / "store.sqlite"))
-
-
-OPENERS: dict[str, Callable[[Path], Awaitable[Store]]] = {"sqlite": open_sqlite}
-
-
 @asynccontextmanager
-async def closing(store: Store) -> AsyncIterator[Store]:
+async def open_store(opener: Opener) -> AsyncIterator[Store]:
+    store = SqlStore(await opener())
     try:
         yield store
     finally:
         await store.close()
 
 
-@pytest.fixture(params=OPENERS)
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
+@pytest.fixture(params=KINDS)
+async def stores(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Store, Store]]:
     """Two nodes on one database."""
-    opener = OPENERS[request.param]
-    async with closing(await opener(tmp_path)) as first, closing(await opener(tmp_path)) as second:
+    opener = database_opener(request.param, request)
+    async with open_store(opener) as first, open_store(opener) as second:
         yield first, second
 
 

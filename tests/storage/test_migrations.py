@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from scep_ra.errors import Misconfigured
-from scep_ra.storage.migrations import Migration, load_migrations, migrate, split_statements
+from scep_ra.storage.migrations import (
+    Migration,
+    Upgrade,
+    load_migrations,
+    migrate,
+    prepare_schema,
+    schema_version,
+    split_statements,
+)
 from scep_ra.storage.sqlite import SqliteDatabase
 
 PRESENT = load_migrations()
@@ -49,6 +57,30 @@ async def test_what_is_missing_is_applied_once(database: SqliteDatabase) -> None
     await migrate(database, extended)
     assert await versions(database) == [*range(1, NEXT), NEXT]
     await database.read(lambda session: session.fetch("SELECT x FROM more"))
+
+
+async def test_the_versions_before_and_after_are_returned(tmp_path: Path) -> None:
+    """0 is an empty database."""
+    database = await SqliteDatabase.open(tmp_path / "empty.sqlite", upgrade=Upgrade.NEVER)
+    assert await migrate(database, PRESENT) == (0, NEXT - 1)
+    assert await migrate(database, PRESENT) == (NEXT - 1, NEXT - 1)
+    await database.close()
+
+
+async def test_where_several_nodes_run_only_an_empty_database_is_touched(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """An older schema is refused with the command that upgrades it, a newer one as well; the present one is taken."""
+    empty = await SqliteDatabase.open(tmp_path / "empty.sqlite", upgrade=Upgrade.WHEN_EMPTY)
+    assert await empty.read(schema_version) == NEXT - 1
+    await empty.close()
+    await prepare_schema(database, Upgrade.WHEN_EMPTY)
+    await database.write(lambda session: session.execute("DELETE FROM schema_version WHERE version > 1"))
+    with pytest.raises(Misconfigured, match=rf"version 1, this program needs {NEXT - 1}.*run scep-ra db upgrade"):
+        await prepare_schema(database, Upgrade.WHEN_EMPTY)
+    await database.write(lambda session: session.execute("INSERT INTO schema_version (version) VALUES (9999)"))
+    with pytest.raises(Misconfigured, match="schema version 9999"):
+        await prepare_schema(database, Upgrade.WHEN_EMPTY)
 
 
 async def test_a_migration_that_fails_halfway_leaves_the_old_schema(database: SqliteDatabase) -> None:

@@ -10,7 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.storage.base import IssuanceLimits, Retirement
 from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
+from scep_ra.storage.migrations import load_migrations
+from scep_ra.storage.migrations import load_migrations
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import BUSY_TIMEOUT_S, SqliteDatabase, _use_write_ahead_log
 from tests.support.records import (
@@ -210,7 +212,7 @@ class TestFile:
         databases = await asyncio.gather(*(open_database() for _ in range(count)))
         rows = await databases[0].read(lambda session: session.fetch("SELECT version FROM schema_version"))
         await asyncio.gather(*(database.close() for database in databases))
-        assert [row["version"] for row in rows] == [1]
+        assert [row["version"] for row in rows] == [migration.version for migration in load_migrations()]
         # When several close at the same moment none of them may be the last that folds the log in; the next one does.
         left = {file.name for file in path.parent.iterdir()}
         assert left - {"store.sqlite-wal", "store.sqlite-shm"} == {"store.sqlite"}
@@ -248,6 +250,53 @@ class TestDurability:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", CRASHER, str(path))
         assert await process.wait() == -signal.SIGKILL
         assert await counters(await open_database()) == ["committed"]
+
+
+class TestExamination:
+    async def test_a_sound_file_has_nothing_to_tell(self, database: SqliteDatabase) -> None:
+        """Pages, indexes and references are as they should be."""
+        assert await database.examine() == []
+
+    async def test_an_index_that_lacks_a_row_is_told(self, path: Path, open_database: Opener) -> None:
+        """As a failing disk may leave it; here the definition of an index was changed under its content."""
+        database = await open_database()
+        await database.write(insert_counter)
+        await database.write(lambda session: session.execute("CREATE INDEX extra ON revocation_counter (ca) WHERE 0"))
+        await database.close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("UPDATE sqlite_master SET sql = replace(sql, ' WHERE 0', '') WHERE name = 'extra'")
+            connection.commit()
+        found = await (await open_database()).examine()
+        assert "the file is damaged: row 1 missing from index extra" in found
+
+    async def test_a_reference_to_nothing_is_told(self, path: Path, database: SqliteDatabase) -> None:
+        """Another program may have written it, with foreign keys off."""
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("INSERT INTO challenge VALUES (x'00', 'serial', 'SN1', 'default', 0, 0, 'gone', NULL)")
+            connection.commit()
+        assert await database.examine() == ["a row of challenge points to a row of enrollment that is not there"]
+
+
+class TestCatalogue:
+    async def test_it_tells_tables_columns_types_and_references(self, database: SqliteDatabase) -> None:
+        """As the schema files do, and nothing of SQLite's own."""
+        tables = {table.name: table for table in await database.read(lambda session: session.tables())}
+        assert tables["challenge"].references == {"enrollment"}
+        assert tables["challenge"].columns["digest"] == "bytea"
+        assert tables["device"].columns["enabled"] == "boolean"
+        assert list(tables["revocation_counter"].columns) == ["ca", "revocation_sequence"]
+        assert not any(name.startswith("sqlite") for name in tables)
+
+    async def test_a_stream_brings_all_rows(self, database: SqliteDatabase) -> None:
+        """One at a time, in the order of the query."""
+
+        async def work(session: Session) -> list[str]:
+            for name in ("b", "a", "c"):
+                await insert_counter(session, name)
+            return [row["ca"] async for row in session.stream("SELECT ca FROM revocation_counter ORDER BY ca")]
+
+        assert await database.write(work) == ["a", "b", "c"]
 
 
 class TestUnitsOfWork:
@@ -445,7 +494,7 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     await store.list_certificates(device_id())
     await store.revoke_certificate("default", SERIAL + 1, NOW, 0)
     assert [entry async for entry in store.revocations("default", NOW)] != []
-    await store.remove_device(device_id())
+    await store.remove_device(device_id(), NOW)
     assert len(recorder.statements) >= 20
     steps = [step for item in recorder.statements.items() for step in await plan(database, *item)]
     assert [step for step in steps if step.startswith("SCAN")] == []
