@@ -302,8 +302,8 @@ _WEAKENING: Final = {
 
 _INTRODUCTION: Final = """\
 Configuration of scep-ra (TOML). Every option stands here with its help and, behind a #, its default: take the # away
-and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME], [trust.NAME] and [profile.NAME] may be repeated under other names.
-`scep-ra check-config` checks the file."""
+and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME], [trust.NAME] and [profile.NAME] may be repeated under
+other names. `scep-ra check-config` checks the file."""
 
 
 def render_template(config: Config = DEFAULTS) -> str:

@@ -240,6 +240,55 @@ def test_serving_the_network_without_a_public_url_is_warned_about() -> None:
     assert not warnings_about(Config(server=ServerConfig(bind="0.0.0.0", public_url="http://ra.example")))
 
 
+# --- trust ---------------------------------------------------------------------------------------------------------
+
+
+ACME = '[trust.acme]\ncertificates = ["acme.pem"]\n'
+BRANCH = '[trust.branch]\ntype = "ra"\ncertificates = ["branch.pem"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[trust.acme]\n", "1: key trust.acme.certificates is empty: name the PEM files of whom to trust"),
+        (
+            ACME + 'issued_by = ["ca.pem"]\n',
+            '3: key trust.acme.issued_by does not go with type = "manufacturer"',
+        ),
+        (BRANCH + "allow_sha1 = true\n", '4: key trust.branch.allow_sha1 does not go with type = "ra"'),
+        (
+            ACME + '[profile.v]\nmanufacturers = ["acne"]\n',
+            "4: key profile.v.manufacturers names [trust.acne], which is not there; did you mean trust.acme?",
+        ),
+        (
+            ACME + '[profile.vpn]\ntrusted_ras = ["acme"]\n',
+            '4: key profile.vpn.trusted_ras names [trust.acme], which is not of type "ra"',
+        ),
+        (
+            ACME + 'denied = ["AB:CD"]\n',
+            "3: key trust.acme.denied[0] must match pattern '^[0-9a-f]{64}$'",
+        ),
+    ],
+)
+def test_trust_that_does_not_hold_together_is_told(tmp_path: Path, text: str, problem: str) -> None:
+    """With line and mend, before any file is read."""
+    assert problems(tmp_path, text) == [f"scep-ra.toml:{problem}"]
+
+
+def test_profiles_name_whom_they_trust(tmp_path: Path) -> None:
+    """Manufacturers and RAs apart; an RA may be known by its CA alone."""
+    profile = '[profile.vpn]\nmanufacturers = ["acme"]\ntrusted_ras = ["branch", "cmc"]\n'
+    config = load(tmp_path, ACME + BRANCH + '[trust.cmc]\ntype = "ra"\nissued_by = ["ca.pem"]\n' + profile).config
+    assert config.profile["vpn"].manufacturers == ("acme",)
+    assert not warnings_about(config)
+
+
+def test_sha1_in_the_chains_of_a_manufacturer_is_warned_about(tmp_path: Path) -> None:
+    """By the name of the table."""
+    (warning,) = warnings_about(load(tmp_path, ACME + "allow_sha1 = true\n").config)
+    assert warning.startswith("trust.acme.allow_sha1 is on: ")
+
+
 # --- the template --------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +299,8 @@ def test_the_template_as_it_is_loads_as_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_with_every_option_uncommented_loads_as_the_defaults(tmp_path: Path) -> None:
     """What stands behind the # is the default, in a form that loads."""
-    text = render_template()
+    # The example of a table stands there only to be copied.
+    text = re.sub(r"^#\[trust\.name\].*?(?=^\[)", "", render_template(), flags=re.MULTILINE | re.DOTALL)
     uncommented, count = re.subn(r"^#(?=\S)", "", text, flags=re.MULTILINE)
     assert count == len(re.findall(r"^\w+ = ", uncommented, flags=re.MULTILINE))
     assert load(tmp_path, uncommented).config == DEFAULTS

@@ -7,6 +7,7 @@ import click
 from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
 from scep_ra.config_file import render_template, warnings_about
+from scep_ra.trust_files import load_trust
 
 
 @click.command("check-config", cls=Command, epilog="Example:  scep-ra check-config --config /etc/scep-ra/scep-ra.toml")
@@ -15,12 +16,14 @@ from scep_ra.config_file import render_template, warnings_about
 def check_config(invocation: Invocation, *, template: bool) -> None:
     """Check the configuration file, or print a new one.
 
-    Every problem is reported with its line. Settings that are allowed but weak are warned about.
+    Every problem is reported with its line, certificate files that cannot be used with their name. Settings that are
+    allowed but weak are warned about.
     """
     if template:
         click.echo(render_template(), nl=False)
         return
     settings = settings_of(invocation)
+    load_trust(settings)
     for warning in warnings_about(settings.config):
         click.echo(f"warning: {warning}", err=True)
     profiles = ", ".join(settings.config.profile)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scep_ra.cli.output import pem
 from scep_ra.config_file import render_template
 from tests.support.command_line import CommandLine
+from tests.support.manufacturer import ROOT
 
 
 def test_a_good_file_is_called_good(scep_ra: CommandLine, tmp_path: Path) -> None:
@@ -40,3 +42,14 @@ def test_weak_settings_are_warned_about_on_standard_error(scep_ra: CommandLine, 
 def test_the_template_is_printed(scep_ra: CommandLine) -> None:
     """`scep-ra check-config --template > scep-ra.toml` starts a file."""
     assert scep_ra.ok("check-config", "--template").out == render_template()
+
+
+def test_files_of_trusted_certificates_are_read(scep_ra: CommandLine, tmp_path: Path) -> None:
+    """A typing error in a path shows here and not at the start."""
+    file = tmp_path / "scep-ra.toml"
+    file.write_text('[trust.acme]\ncertificates = ["acme.pem"]\n')
+    outcome = scep_ra("check-config", "--config", str(file))
+    assert outcome.status == 2
+    assert f"[trust.acme] {tmp_path / 'acme.pem'}: cannot be read" in outcome.err
+    (tmp_path / "acme.pem").write_bytes(pem([ROOT.der]))
+    assert scep_ra.ok("check-config", "--config", str(file)).out.endswith("ok, profiles: default\n")
