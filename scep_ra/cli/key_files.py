@@ -43,11 +43,17 @@ def read_key(path: Path) -> SoftwareKey:
 
 def read_certificate(path: Path) -> Certificate:
     """Read one certificate, DER or the first of a PEM file; raise ConfigurationError."""
+    return read_chain(path)[0]
+
+
+def read_chain(path: Path) -> tuple[Certificate, ...]:
+    """Read one certificate in DER, or all those of a PEM file; raise ConfigurationError."""
     octets = read_file(path)
     try:
-        if _PEM in octets:
-            octets = x509.load_pem_x509_certificate(octets).public_bytes(Encoding.DER)
-        return parse_certificate(octets)
+        if _PEM not in octets:
+            return (parse_certificate(octets),)
+        loaded = x509.load_pem_x509_certificates(octets)
+        return tuple(parse_certificate(each.public_bytes(Encoding.DER)) for each in loaded)
     except (ValueError, PKIError):
         raise ConfigurationError(f"{path}: holds no certificate in PEM or DER") from None
 

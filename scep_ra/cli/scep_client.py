@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO, assert_never
 
 import click
 
-from scep_ra.cli.key_files import KEY_MODE, PUBLIC_MODE, check_absent, read_key, read_pair, write_new
+from scep_ra.cli.key_files import KEY_MODE, PUBLIC_MODE, check_absent, read_chain, read_key, read_pair, write_new
 from scep_ra.cli.options import Command
 from scep_ra.cli.output import Record, echo_records, pem, timestamp
 from scep_ra.cli.parameters import json_option
@@ -198,6 +198,8 @@ class _Enrollment:
     ca_identifier: str
     renew: Path | None
     renew_key: Path | None
+    signer_cert: Path | None
+    signer_key: Path | None
     poll_interval: float
     max_poll_time: float
     digest: str | None
@@ -252,6 +254,13 @@ class _Enrollment:
 @ca_identifier_option
 @click.option("--renew", type=click.Path(path_type=Path), help="Certificate to renew; no challenge is needed then.")
 @click.option("--renew-key", type=click.Path(path_type=Path), help="Private key of the certificate to renew.")
+@click.option(
+    "--signer-cert",
+    type=click.Path(path_type=Path),
+    help="Certificate of another CA to sign with, in place of a challenge: a manufacturer's (IDevID) or an RA's; "
+    "with those of the CAs above it behind it.",
+)
+@click.option("--signer-key", type=click.Path(path_type=Path), help="Private key of --signer-cert.")
 @click.option(
     "--poll-interval",
     type=click.FloatRange(min=0, min_open=True),
@@ -316,6 +325,10 @@ def enroll(**given: Any) -> None:
 def _check_usage(options: _Enrollment) -> None:
     if (options.renew is None) != (options.renew_key is None):
         raise click.UsageError("--renew and --renew-key go together: the old certificate and its key sign the request")
+    if (options.signer_cert is None) != (options.signer_key is None):
+        raise click.UsageError("--signer-cert and --signer-key go together: they sign the request")
+    if options.renew is not None and options.signer_cert is not None:
+        raise click.UsageError("give --renew or --signer-cert, not both: one certificate signs the request")
     if options.renew is None and options.subject is None:
         raise click.UsageError("--subject says whose certificate it is to be, such as --subject CN=router-1")
     if options.challenge is not None and options.challenge_file is not None:
@@ -354,14 +367,24 @@ def _order(options: _Enrollment) -> _Order:
         challenge_password=challenge,
         extensions=_requested_extensions(options.names, None if old is None else old[1]),
     )
-    signing_key, certificate = old or (key, self_signed_certificate(subject, key, utc_now(), secrets.token_bytes))
+    signing_key, certificate = (
+        old or _foreign(options) or (key, self_signed_certificate(subject, key, utc_now(), secrets.token_bytes))
+    )
+    chain = () if options.signer_cert is None else read_chain(options.signer_cert)[1:]
     password = None if challenge is None else challenge.encode()
     return _Order(
         key=key,
-        requester=Requester(key=signing_key, certificate=certificate, password=password),
+        requester=Requester(key=signing_key, certificate=certificate, password=password, chain=chain),
         csr=csr,
         is_renewal=old is not None,
     )
+
+
+def _foreign(options: _Enrollment) -> tuple[SoftwareKey, Certificate] | None:
+    """Return key and certificate of another CA's making that are to sign."""
+    if options.signer_cert is None or options.signer_key is None:
+        return None
+    return read_pair(options.signer_key, options.signer_cert)
 
 
 def _requested_extensions(names: bytes | None, old: Certificate | None) -> tuple[Extension, ...]:

@@ -54,6 +54,7 @@ class Requester:
     key: RequesterKey
     certificate: Certificate
     password: bytes | None = None  # the challenge; needed by a key that cannot decrypt (RFC 8894 3.1)
+    chain: tuple[Certificate, ...] = ()  # sent along: CAs above the certificate that the server may not know
 
     def __post_init__(self) -> None:
         if not self.can_decrypt and not self.password:
@@ -201,7 +202,7 @@ class ClientTransaction:
     ) -> None:
         self._bundle = bundle
         self._requester = requester
-        self._signer = MessageSigner(requester.key, requester.certificate)
+        self._signer = MessageSigner(requester.key, requester.certificate, chain=requester.chain)
         self._transaction_id = transaction_id
         self._rules = rules
         self._random = random

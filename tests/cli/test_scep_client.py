@@ -23,6 +23,7 @@ from scep_ra.scep.http_binding import ScepCall, ScepReply
 from scep_ra.scep.message import pki_status
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import PKIEvent, PollRequested
+from scep_ra.scep.standing import ByManufacturer, SignerTrust
 from scep_ra.scep.terms import (
     CA_CAPS_TYPE,
     CA_RA_CERT_TYPE,
@@ -33,6 +34,8 @@ from scep_ra.scep.terms import (
     PKIStatus,
 )
 from tests.support.command_line import CommandLine
+from tests.support.key_files import write_key
+from tests.support.manufacturer import DEVICE_KEY, SUB, make_idevid, make_store
 from tests.support.pki import make_ca, make_certificate, make_key
 from tests.support.scep_pair import CHALLENGE, ScepPair, forge, make_server
 from tests.support.scep_service import ScepService, serving, silent
@@ -249,6 +252,29 @@ def test_a_certificate_is_not_renewed_with_another_key(scep_ra: CommandLine, ser
     assert not service.events
 
 
+# --- signed by another CA's certificate ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enclosed", [True, False])
+def test_a_device_enrolls_with_the_certificate_of_its_manufacturer(
+    scep_ra: CommandLine, out: Path, enclosed: bool
+) -> None:
+    """An IDevID signs in place of a challenge; CAs that stand behind it in its file go along."""
+    store = make_store(intermediates=() if enclosed else (SUB,))
+    service = ScepService(ScepPair(trust=SignerTrust(manufacturers=[store])))
+    idevid, key = out.parent / "idevid.pem", write_key(out.parent / "idevid.key", DEVICE_KEY)
+    idevid.write_bytes(pem([make_idevid().der, SUB.der] if enclosed else [make_idevid().der]))
+    new = key_file(out.parent)
+    with serving(service.answer) as url:
+        signer = ("--signer-cert", str(idevid), "--signer-key", str(key))
+        scep_ra.ok("enroll", url, *SUBJECT, *signer, "--key", new, "-o", str(out))
+    (request,) = service.requests
+    assert request.message_type is MessageType.PKCS_REQ
+    assert request.reply_to.standing == ByManufacturer(store="acme")
+    assert request.csr.challenge_password is None
+    assert read_certificate(out / "device.pem").spki == read_key(Path(new)).spki == request.csr.spki
+
+
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -261,6 +287,11 @@ def test_a_certificate_is_not_renewed_with_another_key(scep_ra: CommandLine, ser
         (("http://x", *SUBJECT, "--san", "x"), "KIND:VALUE"),
         (("http://x", *SUBJECT, "--fingerprint", "00"), "64 (SHA-256) or 40"),
         (("http://x", *SUBJECT, "--renew", "old.pem"), "--renew and --renew-key go together"),
+        (("http://x", *SUBJECT, "--signer-cert", "a.pem"), "--signer-cert and --signer-key go together"),
+        (
+            ("http://x", "--renew", "a", "--renew-key", "b", "--signer-cert", "c", "--signer-key", "d"),
+            "give --renew or --signer-cert, not both",
+        ),
         (("http://x", *SUBJECT, "--challenge", "a", "--challenge-file", "-"), "not both"),
         (("http://x", *SUBJECT, "--key", "/nonexistent"), "/nonexistent: cannot be read: No such file"),
     ],

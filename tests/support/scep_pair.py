@@ -26,6 +26,7 @@ from scep_ra.scep.http_binding import ScepCall, encode_call, parse_call
 from scep_ra.scep.message import parse_message
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import PKIEvent, RecipientKey, ScepServer, ServerRules
+from scep_ra.scep.standing import NOBODY, SignerTrust
 from scep_ra.scep.terms import MessageType, PKIStatus
 from tests.support.pki import NOW, make_ca, make_certificate, make_key, make_ra
 
@@ -36,7 +37,9 @@ URL: Final = "http://scep.test/scep"
 _MAX_MESSAGE_BYTES: Final = 65536
 
 
-def make_server(ca: CAMaterial, ra: RAMaterial | None, policy: AlgorithmPolicy = EVERYTHING) -> ScepServer:
+def make_server(
+    ca: CAMaterial, ra: RAMaterial | None, policy: AlgorithmPolicy = EVERYTHING, trust: SignerTrust = NOBODY
+) -> ScepServer:
     """Return the server core with this RA, or with the CA speaking for itself."""
     key, certificate = (ca.signer, ca.chain[0]) if ra is None else (ra.key, ra.certificate)
     return ScepServer(
@@ -44,6 +47,7 @@ def make_server(ca: CAMaterial, ra: RAMaterial | None, policy: AlgorithmPolicy =
         recipients=[RecipientKey(certificate=certificate, key=key)],
         ca_certificates=ca.chain,
         rules=ServerRules(algorithms=policy),
+        trust=trust,
         random=secrets.token_bytes,
     )
 
@@ -66,9 +70,10 @@ class ScepPair:
     ca: CAMaterial = field(default_factory=make_ca)
     ra: RAMaterial = field(default_factory=make_ra)
     policy: AlgorithmPolicy = EVERYTHING
+    trust: SignerTrust = NOBODY
 
     def __post_init__(self) -> None:
-        self.server = make_server(self.ca, self.ra, self.policy)
+        self.server = make_server(self.ca, self.ra, self.policy, self.trust)
         answer = self.server.ca_cert()
         self.bundle: CABundle = parse_ca_certificates(answer.content_type, answer.body)
 
