@@ -65,6 +65,10 @@ class LimitsConfig(Table):
     max_waiting_requests: int = Field(default=256, ge=1)
     """PKIMessages at work at a time; more are answered 503 with Retry-After."""
 
+    max_requests_per_address_per_s: float = Field(default=0.0, ge=0)
+    """Requests of one address (IPv6: /64) a second in the long run, ten times as many at once; more are answered 503
+    with Retry-After. 0 = no limit, because a gateway speaks for many devices. Each worker process counts on its own."""
+
     crypto_threads: int = Field(default=0, ge=0)
     """Threads for RSA and EC work. 0 = none, the fastest for RSA-2048 and EC; one per processor for larger keys."""
 
@@ -92,6 +96,12 @@ class StorageConfig(Table):
 
     timeout_s: float = Field(default=10.0, gt=0)
     """PostgreSQL: how long to wait for a connection, and for a statement."""
+
+    keep_refusals_days: int = Field(default=30, ge=1)
+    """How long `scep-ra request` remembers requests that were refused."""
+
+    keep_refusals: int = Field(default=100_000, ge=0)
+    """How many refused requests are remembered, the newest; a few KiB each."""
 
 
 class LogConfig(Table):
@@ -252,6 +262,14 @@ class ProfileConfig(Table):
 
     static_challenge_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     """The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`."""
+
+    lockout_attempts: int = Field(default=10, ge=0)
+    """Wrong challenges from one address (IPv6: /64), or for one device, that lock it out: a static challenge is then
+    refused unseen, and refusals are not put on record. A device still gets in from an address that made no mistake.
+    0 = never. Each worker process counts on its own."""
+
+    lockout_window_s: float = Field(default=300.0, gt=0)
+    """Within which they are counted, and for how long the lock holds."""
 
     approval: Literal["off", "first", "always"] = "off"
     """Which requests wait until an operator has said yes (`scep-ra request approve`): none, those for a first
