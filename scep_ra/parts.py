@@ -10,6 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, assert_never
 
 from scep_ra.aaa import registry as aaa_registry
 from scep_ra.aaa.base import Authorizer
@@ -20,10 +21,16 @@ from scep_ra.ca.hierarchy import RAParameters
 from scep_ra.ca.local import Runner
 from scep_ra.config import Settings
 from scep_ra.data_directory import prepare
+from scep_ra.errors import Misconfigured
 from scep_ra.revocation.service import RevocationService
 from scep_ra.storage.base import DeviceStore, Store
+from scep_ra.storage.database import Database
+from scep_ra.storage.migrations import Upgrade
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from scep_ra.storage.postgresql import PostgresqlDatabase
 
 
 def utc_now() -> datetime:
@@ -34,12 +41,44 @@ def utc_now() -> datetime:
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the store of a data directory, made if need be, and close it at the end."""
-    prepare(settings)
-    store = SqlStore(await SqliteDatabase.open(settings.data_dir / settings.config.storage.path))
+    store = SqlStore(await open_database(settings))
     try:
         yield store
     finally:
         await store.close()
+
+
+async def open_database(settings: Settings, upgrade: Upgrade | None = None) -> Database:
+    """Open the database that the configuration names, for the caller to close; raise Unavailable or Misconfigured.
+
+    What becomes of its schema is as usual for its kind (`migrations.Upgrade`), unless `upgrade` says otherwise.
+    """
+    prepare(settings)
+    storage = settings.config.storage
+    match storage.type:
+        case "sqlite":
+            return await SqliteDatabase.open(settings.data_dir / storage.path, upgrade=upgrade or Upgrade.ALWAYS)
+        case "postgresql":
+            return await _postgresql().open(
+                storage.dsn,
+                password_file=settings.data_dir / storage.password_file if storage.password_file else None,
+                pool_size=storage.pool_size,
+                timeout_s=storage.timeout_s,
+                upgrade=upgrade or Upgrade.WHEN_EMPTY,
+            )
+        case _:
+            assert_never(storage.type)
+
+
+def _postgresql() -> type[PostgresqlDatabase]:
+    """Import the one implementation whose library is an extra."""
+    try:
+        from scep_ra.storage.postgresql import PostgresqlDatabase  # noqa: PLC0415 - not everybody has its library
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f'[storage] type = "postgresql" needs {error.name}: run pip install "scep-ra[postgresql]"'
+        ) from error
+    return PostgresqlDatabase
 
 
 def load_authorizers(settings: Settings, devices: DeviceStore) -> Mapping[str, Authorizer]:

@@ -82,6 +82,38 @@ def test_arrays_whole_numbers_and_a_byte_order_mark_are_read(tmp_path: Path) -> 
     assert config.profile["default"].key_usage == ("digital_signature",)
 
 
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://scep_ra@/scep_ra?host=/run/postgresql",
+        "postgresql://scep_ra@db.example:5432/scep_ra?sslmode=verify-full",
+        "postgres://[2001:db8::1]/scep_ra",
+    ],
+)
+def test_a_postgresql_url_is_taken(tmp_path: Path, dsn: str) -> None:
+    """By socket, by name, by address."""
+    assert load(tmp_path, f"[storage]\ntype = 'postgresql'\ndsn = '{dsn}'").config.storage.dsn == dsn
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://scep_ra:Tr0ub4dor@db.example/scep_ra",
+        "postgresql://scep_ra:Tr0ub4dor/3@db.example/scep_ra",
+        "postgresql://scep_ra:3@Tr0ub4dor@db.example/scep_ra",
+        "postgresql://scep_ra@db.example/scep_ra?sslmode=require&password=Tr0ub4dor",
+        "host=db.example password=Tr0ub4dor",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path, dsn: str) -> None:
+    """However it is spelled; the message says where passwords go."""
+    (problem,) = problems(tmp_path, f"[storage]\ntype = 'postgresql'\ndsn = '{dsn}'")
+    assert problem.endswith(
+        "3: key storage.dsn is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)"
+    )
+    assert "Tr0ub4dor" not in problem
+
+
 # --- what is wrong, and where --------------------------------------------------------------------------------------
 
 
@@ -117,6 +149,11 @@ def test_arrays_whole_numbers_and_a_byte_order_mark_are_read(tmp_path: Path) -> 
         ),
         ("[profile.p]\nca = 'q'", "2: key profile.p.ca names [ca.q], which is not there"),
         ("[profile.p]\nra = 'q'", "2: key profile.p.ra names [ra.q], which is not there"),
+        ("[storage]\ntype = 'postgresql'", "1: key storage.dsn goes with type = \"postgresql\", and only with it"),
+        (
+            "[storage]\ndsn = 'postgresql://u@h/db'",
+            "2: key storage.dsn goes with type = \"postgresql\", and only with it",
+        ),
         ("[profile.p]\nauthorizer = 'q'", "2: key profile.p.authorizer names [aaa.q], which is not there"),
         (
             "[profile.p]\nra = ''",
