@@ -1097,18 +1097,20 @@ class TestRaces:
         )
         assert outcomes(results) == ["AlreadyRenewed"] * 49 + ["done"]
 
-    async def test_one_key_for_fifty_devices_is_certified_for_one(self, stores: tuple[Store, Store]) -> None:
-        """None of them had it before, so only the intents can tell."""
+    async def test_a_key_that_ten_devices_bring_at_once_is_certified_for_one(self, stores: tuple[Store, Store]) -> None:
+        """None of them had it before, so only the intents can tell; ten keys, so that they meet in many ways."""
         results = await asyncio.gather(
             *(
                 stores[number % 2].insert_enrollment(
-                    make_enrollment(number, device_id=device_id(f"SN{number}"), spki_digest=key_of(0)), spend=None
+                    make_enrollment(number, device_id=device_id(f"SN{number}"), spki_digest=key_of(number // 10)),
+                    spend=None,
                 )
-                for number in range(50)
+                for number in range(100)
             ),
             return_exceptions=True,
         )
-        assert outcomes(results) == ["KeyInUse"] * 49 + ["done"]
+        assert outcomes(results) == ["KeyInUse"] * 90 + ["done"] * 10
+        assert {intent.spki_digest for intent in await stores[0].open_intents()} == {key_of(n) for n in range(10)}
 
     @pytest.mark.parametrize(
         ("limits", "allowed", "error"),
