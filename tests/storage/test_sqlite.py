@@ -19,8 +19,7 @@ import pytest
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.storage.base import IssuanceLimits, Retirement
-from scep_ra.storage.database import Result, Row, Session, UniqueViolation, Work
-from scep_ra.storage.migrations import load_migrations
+from scep_ra.storage.database import Result, Row, Session, Table, UniqueViolation, Work
 from scep_ra.storage.migrations import load_migrations
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import BUSY_TIMEOUT_S, SqliteDatabase, _use_write_ahead_log
@@ -439,6 +438,9 @@ class Recorder:
     async def check(self) -> None:
         await self._database.check()
 
+    async def examine(self) -> Sequence[str]:
+        return await self._database.examine()
+
     async def close(self) -> None:
         await self._database.close()
 
@@ -458,6 +460,12 @@ class _RecordingSession:
 
     async def serialise(self, *names: str) -> None:
         await self._session.serialise(*names)
+
+    def stream(self, sql: str) -> AsyncIterator[Row]:
+        return self._session.stream(sql)
+
+    async def tables(self) -> Sequence[Table]:
+        return await self._session.tables()
 
 
 async def plan(database: SqliteDatabase, sql: str, parameters: tuple[object, ...]) -> list[str]:
