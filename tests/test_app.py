@@ -199,7 +199,7 @@ async def test_a_device_that_is_not_registered_does_not(settings: Settings) -> N
     """A challenge alone is not enough."""
     async with running(settings) as (server, site):
         challenge = await register(server.parts.store)
-        await server.parts.store.set_device_enabled(device_id(), enabled=False)
+        await server.parts.store.set_device_enabled(device_id(), False, utc_now())
 
         assert not isinstance(await Device(site=site).enroll(challenge), IssuedCertificate)
 

@@ -114,7 +114,7 @@ def set_(
             entry = replace(entry, valid_until=None)
         entry = _with(entry, given)
         _check_profiles(session, entry)
-        if not await session.store.update_device(entry):
+        if not await session.store.update_device(entry, utc_now()):
             raise NotFound(f"{entry.device_id} was removed meanwhile; nothing was changed")
         return entry
 
@@ -189,7 +189,7 @@ def enable(invocation: Invocation, value: str, kind: DeviceIDKind | None) -> Non
 
 async def _set_enabled(session: Session, value: str, kind: DeviceIDKind | None, *, enabled: bool) -> Device:
     found = await find_device(session, value, kind)
-    await session.store.set_device_enabled(found.device_id, enabled)
+    await session.store.set_device_enabled(found.device_id, enabled, utc_now())
     return found
 
 
@@ -202,7 +202,7 @@ def remove(invocation: Invocation, value: str, kind: DeviceIDKind | None) -> Non
 
     async def work(session: Session) -> Device:
         found = await find_device(session, value, kind)
-        await session.store.remove_device(found.device_id)
+        await session.store.remove_device(found.device_id, utc_now())
         return found
 
     click.echo(f"removed {with_store(invocation, work).device_id}")

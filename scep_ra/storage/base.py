@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import BackendError
 from scep_ra.identity.types import DeviceID
+from scep_ra.storage.audit_chain import AuditEvent, AuditHead, AuditRecord
 
 
 class AlreadyExists(BackendError):
@@ -88,15 +89,15 @@ class DeviceStore(Protocol):
         """Return all, ordered by kind and value."""
         ...
 
-    async def set_device_enabled(self, device_id: DeviceID, enabled: bool) -> bool:
+    async def set_device_enabled(self, device_id: DeviceID, enabled: bool, now: datetime) -> bool:
         """Return False when there is no such device."""
         ...
 
-    async def update_device(self, device: Device) -> bool:
+    async def update_device(self, device: Device, now: datetime) -> bool:
         """Replace everything but the ID and `created_at`; return False when there is no such device."""
         ...
 
-    async def remove_device(self, device_id: DeviceID) -> bool:
+    async def remove_device(self, device_id: DeviceID, now: datetime) -> bool:
         """Remove the device and void its unused challenges; return False when there is no such device."""
         ...
 
@@ -434,7 +435,35 @@ class CRLStore(Protocol):
         ...
 
 
-class Store(DeviceStore, ChallengeStore, EnrollmentStore, DecisionStore, CertificateStore, CRLStore, Protocol):
+# --- audit ---------------------------------------------------------------------------------------------------------
+
+
+class AuditLog(Protocol):
+    """What was done, by whom: every step of the other stores that changes anything leaves a record with it."""
+
+    async def record_audit(self, event: AuditEvent, facts: Mapping[str, str], now: datetime) -> None:
+        """Append a record of something that is no row of the store: a start, a key that is used."""
+        ...
+
+    def audit_records(self, after: Mapping[str, int] = ...) -> AsyncIterator[AuditRecord]:
+        """Iterate over the chains by name, each by sequence from behind the one named; raise BrokenAuditLog.
+
+        Not one transaction: records come in pages, and what is appended meanwhile may be in or out.
+        """
+        ...
+
+    async def latest_audit_records(self, limit: int, device_id: DeviceID | None = None) -> Sequence[AuditRecord]:
+        """Return the newest records of all chains, or of those that name a device, newest first."""
+        ...
+
+    async def audit_heads(self) -> Sequence[AuditHead]:
+        """Return where each chain stands, by name."""
+        ...
+
+
+class Store(
+    DeviceStore, ChallengeStore, EnrollmentStore, DecisionStore, CertificateStore, CRLStore, AuditLog, Protocol
+):
     """Everything together, as the composition root opens it."""
 
     async def check(self) -> None:

@@ -1,7 +1,7 @@
 """The store over any SQL database: every statement once, for SQLite and PostgreSQL alike.
 
-The statements live beside their nouns (`sql_devices`, `sql_enrollments`, `sql_decisions`, `sql_certificates`); this
-joins them. What differs between databases belongs into a Database (`sqlite`), never here.
+The statements live beside their nouns (`sql_devices`, `sql_enrollments`, `sql_decisions`, `sql_certificates`,
+`sql_audit`); this joins them. What differs between databases belongs into a Database (`sqlite`), never here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from scep_ra.storage.sql_enrollments import SqlEnrollments
 class SqlStore(SqlDevices, SqlEnrollments, SqlDecisions, SqlCertificates):
     """storage.base.Store over a Database that is open and migrated."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, chain: str = "local", actor: str = "server") -> None:
+        """Take the database, the audit chain of this node or worker, and in whose name records are written."""
         self._database = database
+        self._chain = chain
+        self._actor = actor
 
     async def check(self) -> None:
         """Verify that reading and writing work; raise Unavailable or Misconfigured."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import AlreadyExists, CRLState, Revocation, StoredCertificate, StoredCRL
 from scep_ra.storage.database import (
     CERTIFICATE_SERIALS,
-    Database,
     Row,
     Session,
     decode_serial,
@@ -18,6 +19,7 @@ from scep_ra.storage.database import (
     encode_serial,
     encode_time,
 )
+from scep_ra.storage.sql_audit import SqlAudit
 
 # Rows of a revocation list read at a time: about a millisecond, so that other readers hardly wait.
 REVOCATION_PAGE: Final = 1000
@@ -74,6 +76,17 @@ async def insert_certificate(session: Session, certificate: StoredCertificate) -
         raise AlreadyExists(f"CA {certificate.ca} has issued serial {certificate.certificate_serial:x} before")
 
 
+def certificate_facts(certificate: StoredCertificate) -> dict[str, str]:
+    """Return what the audit log says of a certificate."""
+    return {
+        "ca": certificate.ca,
+        "certificate_serial": f"{certificate.certificate_serial:x}",
+        "certificate_sha256": hashlib.sha256(certificate.der).hexdigest(),
+        "device": str(certificate.device_id),
+        "profile": certificate.profile,
+    }
+
+
 async def retire_renewed(session: Session, certificate: StoredCertificate, renewed: str, at: datetime | None) -> None:
     """Make a certificate the successor of the renewed one, which is to be revoked at this time if one is given."""
     await session.execute(
@@ -102,10 +115,8 @@ async def retire_others(session: Session, certificate: StoredCertificate, at: da
     )
 
 
-class SqlCertificates:
+class SqlCertificates(SqlAudit):
     """CertificateStore and CRLStore over a Database."""
-
-    _database: Database
 
     async def certificate(self, ca: str, certificate_serial: int) -> StoredCertificate | None:
         """Return the certificate, revoked or not."""
@@ -141,21 +152,23 @@ class SqlCertificates:
             return False
 
         async def work(session: Session) -> bool:
-            revoked = await session.execute(
+            revoked = await session.fetch(
                 "UPDATE certificate SET revoked_at = $3, revocation_reason = $4"
-                " WHERE ca = $1 AND certificate_serial = $2 AND revoked_at IS NULL",
+                " WHERE ca = $1 AND certificate_serial = $2 AND revoked_at IS NULL RETURNING *",
                 ca,
                 encode_serial(certificate_serial),
                 encode_time(now),
                 reason,
             )
-            if revoked == 0:
+            if not revoked:
                 return False
             await session.execute(
                 "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
                 " ON CONFLICT (ca) DO UPDATE SET revocation_sequence = revocation_counter.revocation_sequence + 1",
                 ca,
             )
+            facts = certificate_facts(read_certificate(revoked[0]))
+            await self._audit(session, AuditEvent.CERTIFICATE_REVOKED, now, **facts, reason=str(reason))
             return True
 
         return await self._database.write(work)
@@ -210,12 +223,22 @@ class SqlCertificates:
             " revocation_sequence = excluded.revocation_sequence WHERE crl.crl_number < excluded.crl_number"
         )
         times = encode_time(crl.this_update), encode_time(crl.next_update)
-        return (
-            await self._database.write(
-                lambda session: session.execute(sql, crl.ca, crl.crl_number, crl.der, *times, crl.revocation_sequence)
+
+        async def work(session: Session) -> bool:
+            saved = await session.execute(sql, crl.ca, crl.crl_number, crl.der, *times, crl.revocation_sequence)
+            if saved == 0:
+                return False
+            await self._audit(
+                session,
+                AuditEvent.CRL_SAVED,
+                crl.this_update,
+                ca=crl.ca,
+                crl_number=str(crl.crl_number),
+                crl_sha256=hashlib.sha256(crl.der).hexdigest(),
             )
-            == 1
-        )
+            return True
+
+        return await self._database.write(work)
 
 
 def _read_crl(row: Row) -> StoredCRL:

@@ -5,14 +5,18 @@ Records of enrollments come in with them (`sql_enrollments`); what a record says
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import DecisionOutcome, StoredDecision
-from scep_ra.storage.database import Database, Row, Session, decode_time, encode_time
+from scep_ra.storage.database import Row, Session, decode_time, encode_time
+from scep_ra.storage.sql_audit import SqlAudit
 
 _ID_PREFIX: Final = re.compile("[0-9a-f]{1,32}")
 # Asked for one outcome at a time, so that the index gives the newest of each without sorting all of them.
@@ -45,10 +49,10 @@ def read_decision(row: Row) -> StoredDecision:
     )
 
 
-async def insert_decision(session: Session, decision: StoredDecision) -> None:
-    """Insert a record, inside a unit of work; one that is there already stays."""
+async def insert_decision(session: Session, decision: StoredDecision) -> bool:
+    """Insert a record, inside a unit of work; one that is there already stays, and False is returned."""
     # Whoever does not know whether a batch arrived sends it again.
-    await session.execute(
+    inserted = await session.execute(
         "INSERT INTO decision (decision_id, decided_at, profile, transaction_id, source, device_kind, device_value,"
         " outcome, code, record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
         decision.decision_id,
@@ -62,19 +66,32 @@ async def insert_decision(session: Session, decision: StoredDecision) -> None:
         decision.code,
         decision.record,
     )
+    return inserted == 1
 
 
-class SqlDecisions:
+def _summary(decisions: Sequence[StoredDecision]) -> dict[str, str]:
+    """Return what the audit log keeps of refusals: one record per batch, because strangers cause them at will."""
+    codes = Counter(decision.code for decision in decisions)
+    text = "".join(f"{decision.decision_id} {decision.record}\n" for decision in decisions)
+    return {
+        "count": str(len(decisions)),
+        "codes": ",".join(f"{code}={count}" for code, count in sorted(codes.items())),
+        "first_decision_id": decisions[0].decision_id,
+        "last_decision_id": decisions[-1].decision_id,
+        "decisions_sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+    }
+
+
+class SqlDecisions(SqlAudit):
     """DecisionStore over a Database."""
-
-    _database: Database
 
     async def add_decisions(self, decisions: Sequence[StoredDecision]) -> None:
         """Insert records of requests that became no enrollment, all in one transaction; known IDs are left alone."""
 
         async def work(session: Session) -> None:
-            for decision in decisions:
-                await insert_decision(session, decision)
+            fresh = [decision for decision in decisions if await insert_decision(session, decision)]
+            if fresh:
+                await self._audit(session, AuditEvent.REQUESTS_REFUSED, fresh[-1].decided_at, **_summary(fresh))
 
         await self._database.write(work)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import AlreadyExists, Challenge, Device, EnrollmentKey
-from scep_ra.storage.database import Database, Row, Session, decode_time, encode_time
+from scep_ra.storage.database import Row, Session, decode_time, encode_time
+from scep_ra.storage.sql_audit import SqlAudit
 
 
 def read_device(row: Row) -> Device:
@@ -40,22 +43,35 @@ def read_challenge(row: Row) -> Challenge:
     )
 
 
-class SqlDevices:
+class SqlDevices(SqlAudit):
     """DeviceStore and ChallengeStore over a Database."""
-
-    _database: Database
 
     async def add_device(self, device: Device) -> None:
         """Insert; raise AlreadyExists."""
-        if await self.import_devices([device]) == 0:
-            raise AlreadyExists(f"{device.device_id} is registered already")
+
+        async def work(session: Session) -> None:
+            if not await _insert_device(session, device):
+                raise AlreadyExists(f"{device.device_id} is registered already")
+            await self._audit(session, AuditEvent.DEVICE_ADDED, device.created_at, **_device_facts(device))
+
+        await self._database.write(work)
 
     async def import_devices(self, devices: Iterable[Device]) -> int:
         """Insert those that are new, in one transaction; return how many were inserted."""
         entries = list(devices)  # the caller's iterable may be slow or fail: not inside a transaction
 
         async def work(session: Session) -> int:
-            return sum([await _insert_device(session, device) for device in entries])
+            fresh = [device for device in entries if await _insert_device(session, device)]
+            if fresh:
+                text = "".join(sorted(f"{device.device_id}\n" for device in fresh))
+                await self._audit(
+                    session,
+                    AuditEvent.DEVICES_IMPORTED,
+                    fresh[0].created_at,
+                    count=str(len(fresh)),
+                    devices_sha256=hashlib.sha256(text.encode()).hexdigest(),
+                )
+            return len(fresh)
 
         return await self._database.write(work)
 
@@ -75,25 +91,35 @@ class SqlDevices:
         sql = "SELECT * FROM device ORDER BY kind, value"
         return [read_device(row) for row in await self._database.read(lambda session: session.fetch(sql))]
 
-    async def set_device_enabled(self, device_id: DeviceID, enabled: bool) -> bool:
+    async def set_device_enabled(self, device_id: DeviceID, enabled: bool, now: datetime) -> bool:
         """Return False when there is no such device."""
         sql = "UPDATE device SET enabled = $3 WHERE kind = $1 AND value = $2"
-        return (
-            await self._database.write(
-                lambda session: session.execute(sql, device_id.kind.value, device_id.value, enabled)
-            )
-            == 1
-        )
+        event = AuditEvent.DEVICE_ENABLED if enabled else AuditEvent.DEVICE_DISABLED
 
-    async def update_device(self, device: Device) -> bool:
+        async def work(session: Session) -> bool:
+            if await session.execute(sql, device_id.kind.value, device_id.value, enabled) == 0:
+                return False
+            await self._audit(session, event, now, device=str(device_id))
+            return True
+
+        return await self._database.write(work)
+
+    async def update_device(self, device: Device, now: datetime) -> bool:
         """Replace everything but the ID and `created_at`; return False when there is no such device."""
         sql = (
             "UPDATE device SET user_name = $3, profile = $4, services = $5, note = $6, enabled = $7, approval = $8,"
             " valid_until = $9, attributes = $10 WHERE kind = $1 AND value = $2"
         )
-        return await self._database.write(lambda session: session.execute(sql, *_encode_device(device))) == 1
 
-    async def remove_device(self, device_id: DeviceID) -> bool:
+        async def work(session: Session) -> bool:
+            if await session.execute(sql, *_encode_device(device)) == 0:
+                return False
+            await self._audit(session, AuditEvent.DEVICE_CHANGED, now, **_device_facts(device))
+            return True
+
+        return await self._database.write(work)
+
+    async def remove_device(self, device_id: DeviceID, now: datetime) -> bool:
         """Remove the device and its unused challenges; return False when there is no such device."""
         kind, value = device_id.kind.value, device_id.value
 
@@ -103,6 +129,7 @@ class SqlDevices:
             await session.execute(
                 "DELETE FROM challenge WHERE device_kind = $1 AND device_value = $2 AND used_by IS NULL", kind, value
             )
+            await self._audit(session, AuditEvent.DEVICE_REMOVED, now, device=str(device_id))
             return True
 
         return await self._database.write(work)
@@ -110,8 +137,8 @@ class SqlDevices:
     async def add_challenge(self, challenge: Challenge) -> None:
         """Insert; raise AlreadyExists when this digest is there."""
 
-        async def work(session: Session) -> int:
-            return await session.execute(
+        async def work(session: Session) -> None:
+            inserted = await session.execute(
                 "INSERT INTO challenge"
                 " (digest, device_kind, device_value, profile, created_at, expires_at, used_by, sealed)"
                 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
@@ -124,9 +151,19 @@ class SqlDevices:
                 challenge.used_by,
                 challenge.sealed,
             )
+            if inserted == 0:
+                raise AlreadyExists("a challenge with this digest exists already: draw another secret")
+            await self._audit(
+                session,
+                AuditEvent.CHALLENGE_CREATED,
+                challenge.created_at,
+                challenge=challenge_fact(challenge.digest),
+                device=str(challenge.device_id),
+                profile=challenge.profile,
+                expires_at=challenge.expires_at.isoformat(timespec="seconds"),
+            )
 
-        if await self._database.write(work) == 0:
-            raise AlreadyExists("a challenge with this digest exists already: draw another secret")
+        await self._database.write(work)
 
     async def sealed_challenges(self, profile: str, now: datetime, limit: int) -> Sequence[bytes]:
         """Return the sealed secrets of unexpired challenges of a profile, unused ones first, newest first."""
@@ -150,13 +187,32 @@ class SqlDevices:
         return rows[0]["sealed"] if rows else None
 
 
-async def _insert_device(session: Session, device: Device) -> int:
-    return await session.execute(
+def challenge_fact(digest: bytes) -> str:
+    """Return what the audit log says of a challenge: enough to find it again, too little to guess from."""
+    return digest[:8].hex()
+
+
+def _device_facts(device: Device) -> dict[str, str | None]:
+    return {
+        "device": str(device.device_id),
+        "user": device.user or None,
+        "profile": device.profile or None,
+        "services": ",".join(device.services) or None,
+        "enabled": str(device.enabled).lower(),
+        "approval": str(device.approval).lower(),
+        "valid_until": None if device.valid_until is None else device.valid_until.isoformat(timespec="seconds"),
+        "attributes": json.dumps(dict(device.attributes), sort_keys=True) if device.attributes else None,
+    }
+
+
+async def _insert_device(session: Session, device: Device) -> bool:
+    inserted = await session.execute(
         "INSERT INTO device (kind, value, user_name, profile, services, note, enabled, approval, valid_until,"
         " attributes, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
         *_encode_device(device),
         encode_time(device.created_at),
     )
+    return inserted == 1
 
 
 def _encode_device(device: Device) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from scep_ra.enrollment.states import WAITING, EnrollmentEvent, EnrollmentState, next_state
 from scep_ra.identity.types import DeviceID, DeviceIDKind
+from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import (
     NO_LIMITS,
     NO_RETIREMENT,
@@ -28,7 +29,6 @@ from scep_ra.storage.base import (
     StoredDecision,
 )
 from scep_ra.storage.database import (
-    Database,
     Row,
     Session,
     UniqueViolation,
@@ -37,13 +37,27 @@ from scep_ra.storage.database import (
     encode_serial,
     encode_time,
 )
-from scep_ra.storage.sql_certificates import find_certificate, insert_certificate, retire_others, retire_renewed
+from scep_ra.storage.sql_audit import SqlAudit
+from scep_ra.storage.sql_certificates import (
+    certificate_facts,
+    find_certificate,
+    insert_certificate,
+    retire_others,
+    retire_renewed,
+)
 from scep_ra.storage.sql_decisions import id_range, insert_decision
-from scep_ra.storage.sql_devices import read_challenge
+from scep_ra.storage.sql_devices import challenge_fact, read_challenge
 from scep_ra.storage.sql_limits import check_key, check_limits, device_lock, exclude_rivals
 
 # What a person says about a request; their name and words are kept.
 _DECISIONS: Final = frozenset({EnrollmentEvent.APPROVE, EnrollmentEvent.REJECT})
+_AUDITED: Final = {
+    EnrollmentEvent.APPROVE: AuditEvent.ENROLLMENT_APPROVED,
+    EnrollmentEvent.AUTHORIZE: AuditEvent.ENROLLMENT_AUTHORIZED,
+    EnrollmentEvent.REJECT: AuditEvent.ENROLLMENT_REJECTED,
+    EnrollmentEvent.EXPIRE: AuditEvent.ENROLLMENT_EXPIRED,
+    EnrollmentEvent.FAIL: AuditEvent.ENROLLMENT_FAILED,
+}
 # Asked for one state at a time, so that the index gives the newest of each without sorting all of them.
 _NEWEST: Final = "SELECT * FROM enrollment WHERE state = $1 ORDER BY created_at DESC, enrollment_id DESC LIMIT $2"
 _NEWEST_OF_DEVICE: Final = (
@@ -76,10 +90,8 @@ def read_enrollment(row: Row) -> Enrollment:
     )
 
 
-class SqlEnrollments:
+class SqlEnrollments(SqlAudit):
     """EnrollmentStore over a Database."""
-
-    _database: Database
 
     async def dossier(self, key: EnrollmentKey, csr_digest: bytes, challenge_digest: bytes | None) -> Dossier:
         """Return what is known; a challenge is returned whatever its state, the caller judges it."""
@@ -125,6 +137,8 @@ class SqlEnrollments:
         _check_intent(enrollment.state, enrollment.certificate_serial, enrollment.order)
         _check_decision(enrollment, decision)
         is_intent = enrollment.state is EnrollmentState.ISSUING
+        event = AuditEvent.ENROLLMENT_AUTHORIZED if is_intent else AuditEvent.ENROLLMENT_DEFERRED
+        challenge = None if spend is None else challenge_fact(spend)
 
         async def work(session: Session) -> None:
             if is_intent:
@@ -139,6 +153,7 @@ class SqlEnrollments:
                 await check_limits(session, enrollment, limits, enrollment.created_at)
             if decision is not None:
                 await insert_decision(session, decision)
+            await self._audit(session, event, enrollment.created_at, **_facts(enrollment), challenge=challenge)
 
         await self._database.write(work)
 
@@ -164,40 +179,29 @@ class SqlEnrollments:
             raise ValueError("complete() alone makes an enrollment ISSUED, together with its certificate")
         state = next_state(expected, event)
         _check_intent(state, certificate_serial, order)
+        is_intent = state is EnrollmentState.ISSUING
         # AAA may reject without a word what a person has approved: that person's word stays.
-        has_words = event in _DECISIONS and bool(by or note)
+        words = {"by": by or None, "note": note or None} if event in _DECISIONS and (by or note) else {}
 
-        async def step(session: Session) -> bool:
-            changed = await session.execute(
-                "UPDATE enrollment SET state = $3, updated_at = $4,"
-                " certificate_serial = COALESCE($5, certificate_serial), signing_order = COALESCE($6, signing_order),"
-                " decided_by = COALESCE($7, decided_by), note = COALESCE($8, note)"
-                " WHERE enrollment_id = $1 AND state = $2",
-                enrollment_id,
-                expected.value,
-                state.value,
-                encode_time(now),
-                _encode_optional_serial(certificate_serial),
-                order,
-                by if has_words else None,
-                note if has_words else None,
+        async def work(session: Session) -> bool:
+            if is_intent and (enrollment := await _find(session, enrollment_id)) is not None:
+                # What counts of a row read before the lock never changes; whether its state still holds, _move tells.
+                await exclude_rivals(session, enrollment, limits)
+            moved = await _move(
+                session, enrollment_id, expected, state, now, certificate_serial=certificate_serial, order=order
             )
-            return changed == 1
-
-        async def record_intent(session: Session) -> bool:
-            # What is read before the lock never changes; the UPDATE decides whether the state still holds.
-            enrollment = await _find(session, enrollment_id)
-            if enrollment is None:
+            if moved is None:
                 return False
-            await exclude_rivals(session, enrollment, limits)
-            if not await step(session):
-                return False
-            await check_key(session, enrollment)
-            await check_limits(session, enrollment, limits, now)
+            if words:
+                await _keep_words(session, enrollment_id, by, note)
+            if is_intent:
+                await check_key(session, moved)
+                await check_limits(session, moved, limits, now)
+            await self._audit(session, _AUDITED[event], now, **_facts(moved), **words)
             return True
 
         try:
-            return await self._database.write(record_intent if state is EnrollmentState.ISSUING else step)
+            return await self._database.write(work)
         except UniqueViolation:
             raise AlreadyRenewed(f"enrollment {enrollment_id} renews a certificate that was renewed") from None
 
@@ -222,7 +226,7 @@ class SqlEnrollments:
                 await session.serialise(device_lock(certificate.profile, certificate.device_id))
             moved = await session.fetch(
                 "UPDATE enrollment SET state = $3, updated_at = $4, certificate_serial = $5"
-                " WHERE enrollment_id = $1 AND state = $2 RETURNING renewal_of",
+                " WHERE enrollment_id = $1 AND state = $2 RETURNING renewal_of, transaction_id",
                 enrollment_id,
                 EnrollmentState.ISSUING.value,
                 next_state(EnrollmentState.ISSUING, EnrollmentEvent.COMPLETE).value,
@@ -236,6 +240,15 @@ class SqlEnrollments:
                 await retire_renewed(session, certificate, renewed, retirement.renewed_at)
             if retirement.others_at is not None:
                 await retire_others(session, certificate, retirement.others_at, now)
+            await self._audit(
+                session,
+                AuditEvent.CERTIFICATE_ISSUED,
+                now,
+                **certificate_facts(certificate),
+                enrollment_id=enrollment_id,
+                transaction_id=moved[0]["transaction_id"],
+                renewal_of=None if renewed is None else f"{decode_serial(renewed):x}",
+            )
             return True
 
         return await self._database.write(work)
@@ -269,18 +282,43 @@ class SqlEnrollments:
 
     async def expire_waiting(self, profile: str, before: datetime, now: datetime) -> int:
         """Expire the PENDING and APPROVED enrollments of a profile created before `before`; return how many."""
-        sql = "UPDATE enrollment SET state = $4, updated_at = $5 WHERE state = $1 AND profile = $2 AND created_at < $3"
+        sql = (
+            "UPDATE enrollment SET state = $4, updated_at = $5 WHERE state = $1 AND profile = $2 AND created_at < $3"
+            " RETURNING *"
+        )
 
         async def work(session: Session) -> int:
-            expired = 0
+            expired: list[Row] = []
             for state in WAITING:
                 following = next_state(state, EnrollmentEvent.EXPIRE).value
-                expired += await session.execute(
+                expired += await session.fetch(
                     sql, state.value, profile, encode_time(before), following, encode_time(now)
                 )
-            return expired
+            for row in expired:
+                await self._audit(session, AuditEvent.ENROLLMENT_EXPIRED, now, **_facts(read_enrollment(row)))
+            return len(expired)
 
         return await self._database.write(work)
+
+
+def _facts(enrollment: Enrollment) -> dict[str, str | None]:
+    """Return what the audit log says of an enrollment, without the octets."""
+    serial, renewed = enrollment.certificate_serial, enrollment.renewal_of
+    return {
+        "ca": enrollment.ca,
+        "certificate_serial": None if serial is None else f"{serial:x}",
+        "csr_sha256": enrollment.csr_digest.hex(),
+        "device": str(enrollment.device_id),
+        "enrollment_id": enrollment.enrollment_id,
+        "hold": enrollment.hold or None,
+        "key_sha256": enrollment.spki_digest.hex(),
+        "profile": enrollment.key.profile,
+        "proof": enrollment.proof,
+        "renewal_of": None if renewed is None else f"{renewed:x}",
+        "requester_sha256": enrollment.key.requester.hex(),
+        "source": enrollment.source,
+        "transaction_id": enrollment.key.transaction_id,
+    }
 
 
 def _check_intent(state: EnrollmentState, certificate_serial: int | None, order: bytes | None) -> None:
@@ -333,6 +371,37 @@ async def _insert(session: Session, enrollment: Enrollment) -> None:
     if await _find_same(session, enrollment.key, enrollment.csr_digest) is not None:
         raise DuplicateEnrollment("the same request is recorded already")
     raise _already_renewed(enrollment)
+
+
+async def _move(
+    session: Session,
+    enrollment_id: str,
+    expected: EnrollmentState,
+    state: EnrollmentState,
+    now: datetime,
+    *,
+    certificate_serial: int | None,
+    order: bytes | None,
+) -> Enrollment | None:
+    """Change the state if it is the expected one; return the enrollment as it is now, or None."""
+    moved = await session.fetch(
+        "UPDATE enrollment SET state = $3, updated_at = $4,"
+        " certificate_serial = COALESCE($5, certificate_serial), signing_order = COALESCE($6, signing_order)"
+        " WHERE enrollment_id = $1 AND state = $2 RETURNING *",
+        enrollment_id,
+        expected.value,
+        state.value,
+        encode_time(now),
+        _encode_optional_serial(certificate_serial),
+        order,
+    )
+    return read_enrollment(moved[0]) if moved else None
+
+
+async def _keep_words(session: Session, enrollment_id: str, by: str, note: str) -> None:
+    await session.execute(
+        "UPDATE enrollment SET decided_by = $2, note = $3 WHERE enrollment_id = $1", enrollment_id, by, note
+    )
 
 
 async def _has_successor(session: Session, enrollment: Enrollment) -> bool:

@@ -90,7 +90,7 @@ async def test_a_disabled_device_is_rejected(authorizer: Authorizer, store: Stor
     """From the moment it is disabled, without a cache."""
     await store.add_device(make_device())
     assert isinstance(await authorizer.authorize(ask(device_id())), Accept)
-    await store.set_device_enabled(device_id(), False)
+    await store.set_device_enabled(device_id(), False, NOW)
     assert await authorizer.authorize(ask(device_id())) == Reject(reason="device is disabled")
 
 
@@ -108,7 +108,7 @@ async def test_a_device_registered_under_another_kind_is_found_by_its_value(
     await store.add_device(make_device(device_id=device_id(DIGITS, DeviceIDKind.IMEI)))
     found = await authorizer.authorize(ask(device_id(DIGITS)))
     assert found == Accept(attributes={"device": f"imei:{DIGITS}"})
-    await store.set_device_enabled(device_id(DIGITS, DeviceIDKind.IMEI), False)
+    await store.set_device_enabled(device_id(DIGITS, DeviceIDKind.IMEI), False, NOW)
     assert await authorizer.authorize(ask(device_id(DIGITS))) == Reject(reason="device is disabled")
 
 

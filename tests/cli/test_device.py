@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -221,9 +222,9 @@ def test_a_device_that_is_removed_meanwhile_is_not_said_to_be_changed(
     scep_ra.ok("device", "add", "X1")
     update = SqlStore.update_device
 
-    async def too_late(store: SqlStore, device: Device) -> bool:
-        await store.remove_device(device.device_id)
-        return await update(store, device)
+    async def too_late(store: SqlStore, device: Device, now: datetime) -> bool:
+        await store.remove_device(device.device_id, now)
+        return await update(store, device, now)
 
     monkeypatch.setattr(SqlStore, "update_device", too_late)
     outcome = scep_ra("device", "set", "X1", "--user", "bob")

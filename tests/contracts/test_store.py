@@ -142,18 +142,18 @@ class TestDevices:
     async def test_a_device_is_disabled_and_enabled(self, store: Store) -> None:
         """An unknown device is told."""
         await store.add_device(make_device())
-        assert await store.set_device_enabled(device_id(), False)
+        assert await store.set_device_enabled(device_id(), False, NOW)
         assert await store.device(device_id()) == make_device(enabled=False)
-        assert await store.set_device_enabled(device_id(), True)
+        assert await store.set_device_enabled(device_id(), True, NOW)
         assert await store.device(device_id()) == make_device()
-        assert not await store.set_device_enabled(device_id("SN999"), False)
+        assert not await store.set_device_enabled(device_id("SN999"), False, NOW)
 
     async def test_an_update_replaces_all_but_the_id_and_the_date_of_entry(self, store: Store) -> None:
         """An unknown device is told, and not added."""
         await store.add_device(make_device(user="alice", services=("wifi",), attributes={"owner": "Zoë"}))
         changed = make_device(user="bob", profile="vpn", services=("vpn",), valid_until=NOW, approval=True)
-        assert await store.update_device(replace(changed, created_at=NOW + HOUR))
-        assert not await store.update_device(replace(changed, device_id=device_id("SN999")))
+        assert await store.update_device(replace(changed, created_at=NOW + HOUR), NOW)
+        assert not await store.update_device(replace(changed, device_id=device_id("SN999")), NOW)
         assert await store.list_devices() == [changed]
 
     async def test_removing_a_device_voids_its_unused_challenges_for_good(self, store: Store) -> None:
@@ -162,7 +162,7 @@ class TestDevices:
         await store.add_device(make_device())
         await store.add_challenge(make_challenge())
         await store.add_challenge(other)
-        assert await store.remove_device(device_id())
+        assert await store.remove_device(device_id(), NOW)
         await store.add_device(make_device())
         with pytest.raises(ChallengeSpent):
             await store.insert_enrollment(make_enrollment(), spend=make_challenge().digest)
@@ -173,14 +173,14 @@ class TestDevices:
         await store.add_device(make_device())
         await store.add_challenge(make_challenge())
         await store.insert_enrollment(make_enrollment(), spend=make_challenge().digest)
-        assert await store.remove_device(device_id())
+        assert await store.remove_device(device_id(), NOW)
         dossier = await store.dossier(make_key(), b"", make_challenge().digest)
         assert dossier.challenge == make_challenge(used_by=make_enrollment().enrollment_id)
 
     async def test_removing_an_unknown_device_says_so(self, store: Store) -> None:
         """Challenges of a device that only another AAA backend knows stay."""
         await store.add_challenge(make_challenge())
-        assert not await store.remove_device(device_id())
+        assert not await store.remove_device(device_id(), NOW)
         assert (await store.dossier(make_key(), b"", make_challenge().digest)).challenge is not None
 
 
