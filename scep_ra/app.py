@@ -24,6 +24,7 @@ from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
 from scep_ra.parts import load_authorizers, load_cas, load_ras, open_store, revocation_service, utc_now
 from scep_ra.storage.base import Store
+from scep_ra.trust_files import load_trust
 from scep_ra.web.connections import GuardLimits
 from scep_ra.web.crypto_pool import CryptoPool
 from scep_ra.web.health import Check, health_routes
@@ -192,6 +193,7 @@ async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_u
         ras=await asyncio.to_thread(load_ras, settings),
         authorizers=load_authorizers(settings, store),
         revocations=revocation_service(store, authorities, pool.run),
+        trust=await asyncio.to_thread(load_trust, settings),
         refusals=RefusalLog(store=store),
         public_url=public_url,
     )

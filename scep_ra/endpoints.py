@@ -35,6 +35,7 @@ from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import RecipientKey, ScepServer, ServerRules
 from scep_ra.scep.terms import EmptyContent
 from scep_ra.storage.base import Store
+from scep_ra.trust_files import Trust
 from scep_ra.web.repository import certificate_url, crl_url
 from scep_ra.web.scep import Endpoint
 
@@ -50,6 +51,7 @@ class Parts:
     ras: Mapping[str, RAMaterial]
     authorizers: Mapping[str, Authorizer]
     revocations: RevocationService
+    trust: Trust
     refusals: RefusalLog
     public_url: str
 
@@ -66,6 +68,7 @@ def make_endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
             recipients=[RecipientKey(certificate=ra.certificate, key=ra.key)],
             ca_certificates=chain,
             rules=_server_rules(profile, parts.settings.config),
+            trust=parts.trust.of(profile),
             random=secrets.token_bytes,
         ),
         enrollment=_enrollment_service(name, profile, parts),
@@ -180,6 +183,7 @@ def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> Enr
         service=profile.service,
         max_active=profile.max_active_certificates or None,
         second_key=SecondKey(profile.second_key),
+        idevid_new_key=profile.idevid_require_new_key,
     )
 
 
