@@ -181,6 +181,7 @@ def account(case: Case, now: datetime) -> str:
         "device": _device(case, record),
         "checks": [f"{check.verdict:<9} {check.name:<16} {check.detail}" for check in record.checks],
         "AAA said": [f"{name} = {text}" for name, text in record.attributes.items()],
+        "left out of the certificate, because nothing vouches for it": list(record.dropped_names),
         "outcome": _outcome(case, record),
         "since then": list(_events(case, now)),
     }

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import islice
 from typing import Any, Final, assert_never
 
 from scep_ra.enrollment.errors import EnrollmentError
@@ -74,8 +73,8 @@ class DecisionRecord:
 
 
 def encode_record(record: DecisionRecord) -> str:
-    """Return the record as JSON."""
-    return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
+    """Return the record as JSON, pure ASCII, so that no text of strangers keeps it out of a database."""
+    return json.dumps(asdict(record), separators=(",", ":"))
 
 
 def decode_record(text: str) -> DecisionRecord:
@@ -135,11 +134,11 @@ class Deliberation:
             key=describe_key(request.csr.spki),
             spki_sha256=request.csr.spki_digest.hex(),
             signer=describe_signer(request.proof),
-            claims=tuple((claim.source, str(claim.device_id)) for claim in self.claims),
+            claims=tuple((claim.source, str(claim.device_id)) for claim in self.claims[:_MAX_ENTRIES]),
             checks=tuple(checks),
-            attributes=dict(self.attributes),
+            attributes={_bounded(name): _bounded(text) for name, text in self.attributes.items()},
             certificate_subject="" if self.names is None else _readable(self.names.subject),
-            dropped_names=() if self.names is None else self.names.dropped,
+            dropped_names=() if self.names is None else _first(self.names.dropped),
             reason=_bounded(reason),
         )
         return StoredDecision(
@@ -214,8 +213,12 @@ def _readable(name: bytes) -> str:
 def _readable_names(request: EnrollmentRequest) -> tuple[str, ...]:
     try:
         octets = request.csr.subject_alt_name
-        names = [] if octets is None else parse_general_names(octets)
+        return () if octets is None else _first([str(name) for name in parse_general_names(octets)])
     except PKIError as error:
         return (f"unreadable: {error}",)
-    shown = tuple(_bounded(str(name)) for name in islice(names, _MAX_ENTRIES))
-    return shown if len(names) == len(shown) else (*shown, f"... and {len(names) - len(shown)} more")
+
+
+def _first(texts: Sequence[str]) -> tuple[str, ...]:
+    shown = tuple(_bounded(text) for text in texts[:_MAX_ENTRIES])
+    more = len(texts) - len(shown)
+    return (*shown, f"... and {more} more") if more else shown

@@ -45,6 +45,7 @@ RECORD = DecisionRecord(
     ),
     attributes={"user": "alice"},
     certificate_subject="CN=SN123",
+    dropped_names=("ip:192.0.2.7",),
     reason=HOLD,
 )
 REFUSAL = StoredDecision(
@@ -263,6 +264,9 @@ def test_a_request_that_waits_is_explained(scep_ra: CommandLine) -> None:
         "\n"
         "AAA said\n"
         "    user = alice\n"
+        "\n"
+        "left out of the certificate, because nothing vouches for it\n"
+        "    ip:192.0.2.7\n"
         "\n"
         "outcome\n"
         f"    deferred: {HOLD}\n"
