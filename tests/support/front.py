@@ -35,6 +35,7 @@ from scep_ra.scep.discovery import CABundle, parse_ca_certificates
 from scep_ra.scep.http_binding import ScepCall, encode_call
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import RecipientKey, ScepServer, ServerRules
+from scep_ra.scep.standing import NOBODY, SignerTrust
 from scep_ra.storage.base import Store
 from scep_ra.web.crypto_pool import CryptoPool
 from scep_ra.web.listener import Listener
@@ -70,6 +71,7 @@ class Profile:
     authority: CertificateAuthority | None = None
     policy: AlgorithmPolicy = field(default_factory=AlgorithmPolicy)
     renewal: RenewalRules = field(default_factory=RenewalRules)
+    trust: SignerTrust = NOBODY
     sends_chain: bool = False
     is_sealed: bool = False
 
@@ -89,6 +91,7 @@ class Profile:
                 recipients=[RecipientKey(certificate=self.ra.certificate, key=self.ra.key)],
                 ca_certificates=self.material.chain,
                 rules=ServerRules(algorithms=self.policy),
+                trust=self.trust,
                 random=secrets.token_bytes,
             ),
             enrollment=service_of(

@@ -38,6 +38,7 @@ from scep_ra.scep.client import (
     StillPending,
 )
 from scep_ra.scep.policy import AlgorithmPolicy
+from scep_ra.scep.standing import RegistrationAuthority, SignerTrust
 from scep_ra.scep.terms import FailInfo
 from scep_ra.storage.base import Store
 from scep_ra.web.errors import PUBLIC_TEXT
@@ -54,6 +55,7 @@ from tests.support.enrollment import (
 )
 from tests.support.front import MAX_MESSAGE_BYTES, Answered, Device, Profile, Site, serving
 from tests.support.keys import ec_key
+from tests.support.manufacturer import DEVICE_KEY, DEVICE_USAGE, make_idevid, make_store
 from tests.support.pki import make_ca, make_certificate, make_key
 from tests.support.raw_http import connect
 from tests.support.scep_messages import Envelope, Message, Request, certificate, challenge, name
@@ -631,6 +633,24 @@ async def test_a_renewal_for_another_name_is_refused(profile: Profile, site: Sit
     answer = await renew(replace(device, certificate=old), subject=subject_of("FOC9999X0ZZ"))
 
     assert refusal(answer) == (BAD_REQUEST, PUBLIC_TEXT["renewal"])
+
+
+IDEVID = make_idevid(parse_name("serialNumber=PID:TST-1000 SN:FOC1234X0AB,CN=TST-1000"), extensions=(DEVICE_USAGE,))
+MANUFACTURER = SignerTrust(manufacturers=[make_store()])
+BRANCH = SignerTrust(registration_authorities=[RegistrationAuthority(name="branch", pinned=(IDEVID,))])
+
+
+@pytest.mark.parametrize("trust", [MANUFACTURER, BRANCH], ids=["manufacturer", "RA"])
+async def test_who_is_trusted_enrolls_without_a_challenge_and_polls(
+    profile: Profile, aaa: ScriptedAuthorizer, trust: SignerTrust
+) -> None:
+    """R-13: the key of the request is certified, the reply opens with the one that signed."""
+    aaa.script = [WAIT, Accept()]
+    async with serving(replace(profile, trust=trust)) as site:
+        device = Device(site=site, key=SoftwareKey(DEVICE_KEY), certificate=IDEVID)
+        transaction = await device.transaction()
+        assert await device.ask(transaction, transaction.enroll(device.csr(key=new_key()))) == StillPending()
+        assert issued(await device.ask(transaction, transaction.poll())).spki == new_key().spki
 
 
 async def test_the_chain_of_the_signer_may_come_along_in_any_order(profile: Profile, site: Site) -> None:
