@@ -88,6 +88,7 @@ class Server:
             now=utc_now,
             max_message_bytes=self._settings.config.limits.max_message_bytes,
             max_at_work=self._settings.config.limits.max_waiting_requests,
+            max_requests_per_address_per_s=self._settings.config.limits.max_requests_per_address_per_s,
         )
         # The body may be base64 of a message of full size, with line breaks.
         application = web.Application(client_max_size=self._settings.config.limits.max_message_bytes * 3 // 2)
@@ -140,7 +141,7 @@ class Server:
             await self.keep_house_once()
 
     async def keep_house_once(self) -> None:
-        """Check everything, carry out what is unfinished, let old requests expire; what fails is logged."""
+        """Check everything, carry out what is unfinished, let go of what is old; what fails is logged."""
         try:
             await self.check()
             await self.resolve_intents()
@@ -148,6 +149,9 @@ class Server:
                 before = utc_now() - timedelta(days=profile.replay_days)
                 await self._store.expire_waiting(name, before, utc_now())
             await self.parts.revocations.revoke_due()
+            storage = self._settings.config.storage
+            oldest = utc_now() - timedelta(days=storage.keep_refusals_days)
+            await self._store.prune_decisions(oldest, storage.keep_refusals)
         except ScepRaError as error:
             log.warning("housekeeping_failed", reason=str(error))
         except Exception:

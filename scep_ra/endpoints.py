@@ -84,6 +84,7 @@ def make_endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
         ),
         extra_certificates=chain if profile.compat.ca_certificates_in_reply else (),
         challenges=parts.store,
+        refusals=parts.refusals,
         seal=seal,
     )
 
@@ -94,7 +95,7 @@ def _enrollment_service(name: str, profile: ProfileConfig, parts: Parts) -> Enro
         store=parts.store,
         authorizer=parts.authorizers[profile.authorizer],
         ca=parts.authorities[profile.ca],
-        lockout=Lockout(attempts=10, window_s=300),
+        lockout=Lockout(attempts=profile.lockout_attempts, window_s=profile.lockout_window_s),
         refusals=parts.refusals,
         forbidden_keys=_keys_of_authorities(parts),
         other_contents={

@@ -18,9 +18,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import LooseHeaders
 
 from scep_ra.enrollment.challenges import ChallengeSeal
+from scep_ra.enrollment.decisions import refused_message
 from scep_ra.enrollment.errors import EnrollmentError
+from scep_ra.enrollment.limits import TokenBuckets, network_of
 from scep_ra.enrollment.queries import QueryService
-from scep_ra.enrollment.service import EnrollmentService
+from scep_ra.enrollment.service import EnrollmentService, Refusals
 from scep_ra.enrollment.types import (
     EnrollmentRequest,
     ExistingCertificate,
@@ -49,6 +51,7 @@ from scep_ra.scep.server import (
     ScepServer,
 )
 from scep_ra.scep.standing import ByManufacturer, IssuedByUs, OnBehalf, SelfMade
+from scep_ra.security_events import SecurityEvent, security_event
 from scep_ra.storage.base import ChallengeStore, EnrollmentKey
 from scep_ra.web.crypto_pool import CryptoPool, Overloaded
 from scep_ra.web.errors import public_failure
@@ -71,6 +74,7 @@ class Endpoint:
     queries: QueryService
     extra_certificates: Sequence[Certificate] = ()  # beside the issued one in a reply, where a client wants them
     challenges: ChallengeStore
+    refusals: Refusals
     seal: ChallengeSeal | None = None  # present where the password-based envelope is allowed
 
 
@@ -85,13 +89,18 @@ class ScepFront:
         now: Callable[[], datetime],
         max_message_bytes: int,
         max_at_work: int = 256,
+        max_requests_per_address_per_s: float = 0,
     ) -> None:
+        """`max_requests_per_address_per_s` counts all requests of an address, 0 does not count."""
         self._endpoints = endpoints
         self._pool = pool
         self._now = now
         self._max_message_bytes = max_message_bytes
         self._max_at_work = max_at_work
         self._at_work = 0
+        rate = max_requests_per_address_per_s
+        # A device that enrolls sends three or four requests in a row, whatever the rate.
+        self._allowances = TokenBuckets(burst=max(10, 10 * rate), per_s=rate) if rate else None
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer any method on any SCEP path; see `web.errors` for what becomes of errors."""
@@ -100,16 +109,16 @@ class ScepFront:
             return _plain(404, "no SCEP service here: use /scep or /scep/PROFILE")
         source = request.remote or ""
         try:
-            call = parse_call(
-                request.method, request.raw_path, await request.read(), max_message_bytes=self._max_message_bytes
-            )
+            body = await request.read()
+            self._check_allowance(source)
+            call = parse_call(request.method, request.raw_path, body, max_message_bytes=self._max_message_bytes)
             with self._place():
                 reply = await self._answer(self._endpoints[profile], call, source)
         except TransportError as error:
             log.info("request_malformed", profile=profile, source=source, reason=str(error))
             return _transport_error(error)
-        except Overloaded:
-            log.warning("overloaded", profile=profile, source=source)
+        except Overloaded as error:
+            log.warning("overloaded", profile=profile, source=source, reason=str(error))
             return _plain(503, "busy", {hdrs.RETRY_AFTER: _RETRY_AFTER_S})
         except BackendError as error:
             log.warning("backend_failed", profile=profile, source=source, reason=str(error))
@@ -119,6 +128,11 @@ class ScepFront:
             log.exception("internal_error", profile=profile, source=source, incident=incident)
             return _plain(500, f"internal error, incident {incident}")
         return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+
+    def _check_allowance(self, source: str) -> None:
+        """Check that an address may send another request; raise Overloaded."""
+        if self._allowances is not None and not self._allowances.take(network_of(source)):
+            raise Overloaded("too many requests of one address ([limits] max_requests_per_address_per_s)")
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -147,21 +161,41 @@ class ScepFront:
             event = await asyncio.to_thread(endpoint.server.open_with_passwords, event, passwords)
         context = event.reply_to
         if context.insecure:
-            log.warning(
-                "insecure_algorithm", profile=endpoint.profile, source=source, algorithms=",".join(context.insecure)
+            security_event(
+                SecurityEvent.INSECURE_ALGORITHM,
+                profile=endpoint.profile,
+                source=source,
+                algorithms=",".join(context.insecure),
             )
         try:
             return await self._carry_out(endpoint, event, source)
         except (RefusedMessage, EnrollmentError) as error:
-            log.warning(
-                "request_refused",
+            security_event(
+                SecurityEvent.REQUEST_REFUSED,
                 profile=endpoint.profile,
                 source=source,
                 transaction_id=context.transaction_id,
                 code=error.code,
                 reason=str(error),
             )
+            if isinstance(error, RefusedMessage):
+                self._put_on_record(endpoint, context, source, error)
             return await self._pool.run(endpoint.server.failure, context, *public_failure(error))
+
+    def _put_on_record(self, endpoint: Endpoint, context: ReplyContext, source: str, error: RefusedMessage) -> None:
+        """Keep what is known of a message that the protocol ended; other refusals the service puts on record."""
+        endpoint.refusals.note(
+            refused_message(
+                decision_id=secrets.token_hex(16),
+                now=self._now(),
+                profile=endpoint.profile,
+                transaction_id=context.transaction_id,
+                source=source,
+                signer=context.signer,
+                code=error.code,
+                reason=str(error),
+            )
+        )
 
     async def _carry_out(self, endpoint: Endpoint, event: PKIEvent, source: str) -> ScepReply:
         """Do what a message asks for and encode the outcome."""

@@ -45,6 +45,7 @@ from tests.support.enrollment import (
     HOUR,
     RULES,
     Clock,
+    Records,
     ScriptedAuthorizer,
     local_ca,
     run_here,
@@ -74,6 +75,7 @@ class Profile:
     trust: SignerTrust = NOBODY
     sends_chain: bool = False
     is_sealed: bool = False
+    refusals: Records = field(default_factory=Records)
 
     @property
     def ra(self) -> RAMaterial:
@@ -100,6 +102,7 @@ class Profile:
                 authorizer=self.authorizer,
                 ca=self.authority or authority,
                 clock=self.clock,
+                records=self.refusals,
             ),
             queries=QueryService(
                 profile=self.name,
@@ -113,6 +116,7 @@ class Profile:
             ),
             extra_certificates=self.material.chain if self.sends_chain else (),
             challenges=self.store,
+            refusals=self.refusals,
             seal=SEAL if self.is_sealed else None,
         )
 
@@ -177,6 +181,7 @@ async def serving(
     threads: int = 0,
     max_waiting: int = 256,
     max_at_work: int = 256,
+    max_requests_per_address_per_s: float = 0,
     routes: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[Site]:
     """Serve these profiles behind the real listener."""
@@ -187,6 +192,7 @@ async def serving(
         now=profiles[0].clock,
         max_message_bytes=MAX_MESSAGE_BYTES,
         max_at_work=max_at_work,
+        max_requests_per_address_per_s=max_requests_per_address_per_s,
     )
     app = web.Application(client_max_size=MAX_MESSAGE_BYTES * 3 // 2)
     app.add_routes(routes)
