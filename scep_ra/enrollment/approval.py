@@ -116,7 +116,7 @@ def standing_of(enrollment: Enrollment) -> str:  # noqa: PLR0911 - one return a 
     by = f" by {enrollment.decided_by}" if enrollment.decided_by else ""
     match enrollment.state:
         case EnrollmentState.PENDING:
-            return f"waits: {enrollment.hold or 'AAA has not decided'}"
+            return f"waits: {enrollment.hold or 'put off by AAA'}"
         case EnrollmentState.APPROVED:
             return f"was approved{by}; the device gets its certificate when it asks next"
         case EnrollmentState.ISSUING:

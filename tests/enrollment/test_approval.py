@@ -196,5 +196,5 @@ def test_every_state_has_words(state: EnrollmentState, by: str, words: str) -> N
 
 
 def test_a_request_that_nobody_holds_waits_for_aaa() -> None:
-    """An operator's yes would not help it."""
-    assert standing(replace(make_pending(), hold="")) == "waits: AAA has not decided"
+    """Until AAA says yes; then nobody has to approve it."""
+    assert standing(replace(make_pending(), hold="")) == "waits: put off by AAA"
