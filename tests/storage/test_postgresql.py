@@ -485,9 +485,8 @@ class TestExamination:
         self, database: PostgresqlDatabase, postgresql_server: PostgresqlServer, postgresql_dsn: str
     ) -> None:
         """An interrupted CREATE INDEX CONCURRENTLY leaves one, which keeps nothing unique."""
-        name = postgresql_dsn.partition("@/")[2].partition("?")[0]
         mark = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'enrollment_by_renewal'::regclass"
-        postgresql_server.sql(mark, database=name)
+        postgresql_server.sql(mark, dsn=postgresql_dsn)
         assert await database.examine() == ["index enrollment_by_renewal is not valid: run REINDEX"]
 
 

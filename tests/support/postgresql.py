@@ -62,9 +62,9 @@ class PostgresqlServer:
     def is_running(self) -> bool:
         return (self.directory / "data" / "postmaster.pid").exists()
 
-    def sql(self, statement: str, *, database: str = "postgres") -> str:
-        """Run SQL as the superuser and return what it printed."""
-        return self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database), "-c", statement)
+    def sql(self, statement: str, *, dsn: str | None = None) -> str:
+        """Run SQL as the superuser, in the database of this URL if it matters, and return what it printed."""
+        return self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dsn or self.dsn("postgres"), "-c", statement)
 
     @contextmanager
     def fresh_database(self) -> Iterator[str]:
