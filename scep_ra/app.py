@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from scep_ra.audit_trail import AuditTrail
 from scep_ra.ca.base import SupportsCRL
 from scep_ra.config import Settings
 from scep_ra.endpoints import Parts, make_endpoint
@@ -76,6 +77,7 @@ class Server:
         self._store = store
         self._pool = pool
         self.parts: Final = parts
+        self.trail: Final = AuditTrail(parts)
         self.health = Health()
         profiles = settings.config.profile
         self.endpoints = {name: make_endpoint(name, profile, parts) for name, profile in profiles.items()}
@@ -144,6 +146,7 @@ class Server:
         """Check everything, carry out what is unfinished, let go of what is old; what fails is logged."""
         try:
             await self.check()
+            await self.trail.report_heads()
             await self.resolve_intents()
             for name, profile in self._settings.config.profile.items():
                 before = utc_now() - timedelta(days=profile.replay_days)
@@ -171,6 +174,8 @@ async def _running(settings: Settings, sock: socket.socket, public_url: str) -> 
         stack.push_async_callback(parts.refusals.close)
         server = Server(settings, store, pool, parts)
         await server.check()
+        await server.trail.record_start()
+        stack.push_async_callback(server.trail.record_stop)
         await server.resolve_intents()
         listener = await Listener.start(
             server.application(), sock=sock, limits=GuardLimits(**limits.model_dump(include=_GUARD_FIELDS))

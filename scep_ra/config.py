@@ -37,6 +37,9 @@ class ServerConfig(Table):
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
     """How long SIGTERM waits for requests in flight."""
 
+    node: str = Field(default="", pattern=r"^[!-~]{0,64}$")
+    """Name of this node's chain in the audit log, not that of any other node on the same store; "" = the host name."""
+
 
 class LimitsConfig(Table):
     """What one peer may cost us."""
@@ -112,6 +115,10 @@ class LogConfig(Table):
 
     format: Literal["auto", "json", "text"] = "auto"
     """"auto" = text on a terminal, JSON lines otherwise."""
+
+    security: str = ""
+    """File for security events (refusals, lock-outs, audit heads) as JSON lines of mode 0600, relative to the data
+    directory; it may be renamed at any time. "" = with the other logs, marked stream=security."""
 
 
 class CAConfig(Table):

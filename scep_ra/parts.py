@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
@@ -39,13 +40,21 @@ def utc_now() -> datetime:
 
 
 @contextlib.asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the store of a data directory, made if need be, and close it at the end."""
-    store = SqlStore(await open_database(settings))
+async def open_store(settings: Settings, *, actor: str = "server", chain: str = "") -> AsyncIterator[Store]:
+    """Open the store of a data directory, made if need be, and close it at the end.
+
+    The audit log names the actor; its records go into a chain of this name, by default that of the node.
+    """
+    store = SqlStore(await open_database(settings), chain=chain or node_name(settings), actor=actor)
     try:
         yield store
     finally:
         await store.close()
+
+
+def node_name(settings: Settings) -> str:
+    """Return what this node is called in the audit log."""
+    return settings.config.server.node or socket.gethostname()
 
 
 async def open_database(settings: Settings, upgrade: Upgrade | None = None) -> Database:

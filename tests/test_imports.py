@@ -43,6 +43,7 @@ RANKS: Final = MappingProxyType(
         "trust_files": 6,
         "welcome": 6,
         "app": 6,
+        "audit_trail": 6,
         "endpoints": 6,
         "cli": 7,
         "__main__": 8,

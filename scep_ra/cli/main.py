@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "request": ("scep_ra.cli.request:request", "See what devices asked for, and approve or reject what waits."),
     "certificate": ("scep_ra.cli.certificate:certificate", "List, show, export and revoke certificates."),
     "db": ("scep_ra.cli.db:db", "Upgrade, check, back up and restore the database."),
+    "audit": ("scep_ra.cli.audit:audit", "Check, export and read the audit log."),
     "ca": ("scep_ra.cli.ca:ca", "Show and export the certificates of CAs and RAs."),
     "enroll": ("scep_ra.cli.scep_client:enroll", "Get a certificate from a SCEP server, or renew one."),
     "getca": ("scep_ra.cli.scep_client:getca", "Show the CA and RA certificates of a SCEP server."),

@@ -13,7 +13,9 @@ import structlog
 from scep_ra import app
 from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
+from scep_ra.config import Settings
 from scep_ra.config_file import warnings_about
+from scep_ra.data_directory import prepare
 from scep_ra.endpoints import Parts
 from scep_ra.telemetry.log import configure_logging
 from scep_ra.welcome import Welcome
@@ -33,10 +35,21 @@ def serve(invocation: Invocation, bind: str | None, port: int | None) -> None:
     """
     given = {"server.bind": bind, "server.port": port, "log.level": "debug" if invocation.verbose else None}
     settings = settings_of(invocation, {key: value for key, value in given.items() if value is not None})
-    configure_logging(level=settings.config.log.level, output=settings.config.log.format)
+    _set_up_logging(settings)
     for warning in warnings_about(settings.config):
         _log.warning("weak_setting", setting=warning)
     asyncio.run(app.serve(settings, lambda parts: click.echo(_welcome(parts, invocation).text(), nl=False)))
+
+
+def _set_up_logging(settings: Settings) -> None:
+    log = settings.config.log
+    if log.security:
+        prepare(settings)  # the file may be the first in the data directory
+    configure_logging(
+        level=log.level,
+        output=log.format,
+        security=settings.data_dir / log.security if log.security else None,
+    )
 
 
 def _welcome(parts: Parts, invocation: Invocation) -> Welcome:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,10 +48,19 @@ def with_store(invocation: Invocation, work: Callable[[Session], Awaitable[_T]])
     settings = settings_of(invocation)
 
     async def run() -> _T:
-        async with open_store(settings) as store:
+        async with open_store(settings, actor=f"cli:{operator()}") as store:
             return await work(Session(settings=settings, store=store))
 
     return asyncio.run(run())
+
+
+def operator() -> str:
+    """Return the account that runs the command; the environment is not asked, because whoever runs it writes that."""
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def check_profile(settings: Settings, profile: str) -> None:

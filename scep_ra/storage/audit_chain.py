@@ -245,7 +245,7 @@ class Verification:
 
         `heads` are those that the log itself names at its end; a chain that stood still since its anchor has only that.
         """
-        ends = {head.chain: head.sequence for head in heads if head.digest in self._anchors.get(_place(head), ())}
+        ends = {head.chain: head.sequence for head in heads if self._anchors.get(_place(head)) == {head.digest}}
         ends |= {head.chain: head.sequence for head in self.heads}
         for chain, sequence in self._anchors:
             if sequence > ends.get(chain, 0):

@@ -43,6 +43,22 @@ def test_the_server_announces_itself_serves_and_ends_on_sigterm(small: CommandLi
     assert "weak_setting" in log
 
 
+def test_security_events_go_to_their_file_from_the_first_start(scep_ra: CommandLine) -> None:
+    """The data directory is made for it; what is wrong with the file is said before anything is served."""
+    scep_ra.data.mkdir(mode=0o700)
+    config = scep_ra.data / "elsewhere.toml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        for name, message in (
+            ("security.log", "cannot listen"),
+            ("no/security.log", "cannot hold the security events"),
+        ):
+            config.write_text(f'[log]\nsecurity = "{name}"\n')
+            outcome = scep_ra("--config", str(config), "serve", "--bind", "127.0.0.1", "--port", port)
+            assert (outcome.status, message in outcome.err) == (2, True)
+    assert (scep_ra.data / "security.log").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_port_that_is_taken_ends_with_status_2(small: CommandLine) -> None:
     """The message says which, and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as other:
