@@ -195,7 +195,7 @@ def _identity_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ConflictingIdentity as error:
-        named = {claim.source: str(claim.device_id) for claim in error.claims}
+        named = [f"{claim.source} {claim.device_id}" for claim in error.claims]  # two may stand in the same place
         security_event(SecurityEvent.IDENTITY_CONFLICT, source=source, claims=named)
         raise IdentityRefused(str(error)) from error
     except (IdentityError, MalformedData) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from scep_ra.enrollment.errors import RenewalRefused
 from scep_ra.pki import der, names, oids
@@ -11,6 +12,8 @@ from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.csr import CertificationRequest
 from scep_ra.pki.errors import MalformedData
 from scep_ra.storage.base import StoredCertificate
+
+_SUPERSEDED: Final = 4  # CRLReason (RFC 5280 5.3.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,9 @@ def check_renewal(
         raise RenewalRefused("renewal is off in this profile")
     if stored.successor is not None:
         raise RenewalRefused(f"the signer's certificate has a successor already ({stored.successor:x})")
+    if stored.revoke_at is not None:
+        # Housekeeping revokes it in a moment; until then it is no way back for whoever was shut out.
+        raise RenewalRefused("the signer's certificate was replaced by one under another key")
     if same_subject and names.attributes(csr.subject) != names.attributes(signer.subject):
         raise RenewalRefused("the subject is not that of the signer's certificate")
     if csr.spki == signer.spki and not rules.allow_same_key:
@@ -87,3 +93,19 @@ def check_window(signer: Certificate, now: datetime, rules: RenewalRules) -> Non
     check_validity(signer, now, rules.grace)
     if rules.window is not None and now < signer.not_after - rules.window:
         raise RenewalRefused(f"too early: the window opens at {signer.not_after - rules.window:%Y-%m-%d %H:%M:%SZ}")
+
+
+def check_still_entitled(renewed: StoredCertificate | None, successor: int | None) -> None:
+    """Check that a certificate may still have the successor with this serial, None while it has no serial.
+
+    Being replaced by that very successor is no reason against it: a device whose answer was lost asks again. Raise
+    RenewalRefused.
+    """
+    if renewed is None:
+        raise RenewalRefused("the certificate to be renewed is gone")
+    if renewed.successor is not None and renewed.successor == successor:
+        is_withdrawn = renewed.revoked_at is not None and renewed.revocation_reason != _SUPERSEDED
+    else:
+        is_withdrawn = renewed.revoked_at is not None or (renewed.revoke_at is not None and renewed.successor is None)
+    if is_withdrawn:
+        raise RenewalRefused("the certificate to be renewed was revoked meanwhile")

@@ -35,6 +35,7 @@ from scep_ra.enrollment.identification import Identification, Requester
 from scep_ra.enrollment.issuance import Issuer, facts_of, reread
 from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import CertificateNames
+from scep_ra.enrollment.renewal import check_still_entitled
 from scep_ra.enrollment.rules import Approval, CertificateRules, EnrollmentRules, SecondKey
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.enrollment.types import EnrollmentRequest, Granted, IdentityProof, Outcome, StandIn, Undecided
@@ -116,11 +117,14 @@ class EnrollmentService:
             self._check_key(request, deliberation)
             enrollment = self._new_enrollment(request, key, csr_digest, requester, deliberation)
             try:
-                return await self._decide(enrollment, request, spend, deliberation)
+                recorded = await self._decide(enrollment, request, spend, deliberation)
             except DuplicateEnrollment:
-                pass
-        # The same request came twice at once and the other one won: answer what it answers.
-        return await self._again(*await reread(self._store, enrollment), request.source)
+                recorded = None
+        if recorded is None:
+            # The same request came twice at once and the other one won: answer what it answers.
+            return await self._again(*await reread(self._store, enrollment), request.source)
+        # Its decision is on record now, whatever the CA says.
+        return await self._issuer.issue(recorded) if recorded.state is EnrollmentState.ISSUING else Undecided()
 
     @contextmanager
     def _refusals_on_record(self, deliberation: Deliberation) -> Iterator[None]:
@@ -176,8 +180,8 @@ class EnrollmentService:
 
     async def _decide(
         self, enrollment: Enrollment, request: EnrollmentRequest, spend: bytes | None, deliberation: Deliberation
-    ) -> Outcome:
-        """Ask AAA about a request seen for the first time, and record what follows from the answer."""
+    ) -> Enrollment:
+        """Ask AAA about a request seen for the first time, and return it as recorded: PENDING or ISSUING."""
         decision = await self._authorizer.authorize(access_request(enrollment, source=request.source, recheck=False))
         match decision:
             case Accept():
@@ -198,7 +202,7 @@ class EnrollmentService:
         accepted: Accept,
         spend: bytes | None,
         deliberation: Deliberation,
-    ) -> Outcome:
+    ) -> Enrollment:
         deliberation.attributes = accepted.attributes
         with deliberation.check("authorization"):
             self._check_service(accepted)
@@ -210,9 +214,6 @@ class EnrollmentService:
         try:
             return await self._grant(enrollment, accepted, names, spend, deliberation)
         except SecondKeyFound as error:
-            security_event(
-                SecurityEvent.CLONE_SUSPECTED, **facts_of(enrollment), source=request.source, reason=str(error)
-            )
             deliberation.put_off("approval", str(error))
             return await self._put_off(replace(enrollment, hold=str(error)), str(error), spend, deliberation)
 
@@ -231,13 +232,13 @@ class EnrollmentService:
 
     async def _put_off(
         self, enrollment: Enrollment, reason: str, spend: bytes | None, deliberation: Deliberation
-    ) -> Outcome:
+    ) -> Enrollment:
         """Record a request that waits; its challenge is taken now, so that it cannot lose it to another request."""
         decision = deliberation.conclude(DecisionOutcome.DEFERRED, self._now(), reason=reason)
-        with self._store_refusals():
+        with deliberation.check("limits"), self._store_refusals(enrollment, enrollment.source):
             await self._store.insert_enrollment(enrollment, spend=spend, decision=decision)
         log.info("enrollment_deferred", **facts_of(enrollment), reason=reason)
-        return Undecided()
+        return enrollment
 
     async def _grant(
         self,
@@ -246,29 +247,29 @@ class EnrollmentService:
         names: CertificateNames,
         spend: bytes | None,
         deliberation: Deliberation,
-    ) -> Outcome:
+    ) -> Enrollment:
         with deliberation.check("certificate contents"):
             reserved = self._issuer.reserve(enrollment, accepted, names)
         decision = deliberation.conclude(DecisionOutcome.AUTHORIZED, self._now(), foreseen="limits")
-        with deliberation.check("limits"), self._store_refusals():
+        with deliberation.check("limits"), self._store_refusals(enrollment, enrollment.source):
             await self._store.insert_enrollment(
                 reserved, spend=spend, decision=decision, limits=self._limits(enrollment, approved=False)
             )
-        return await self._issuer.issue(reserved)
+        return reserved
 
     def _limits(self, enrollment: Enrollment, *, approved: bool) -> IssuanceLimits:
-        """Return what the store checks when the intent is recorded; who approved has seen the other key."""
+        """Return what the store checks when the intent is recorded; nobody can approve what the profile refuses."""
         policy = self._rules.second_key
         is_first = enrollment.renewal_of is None
-        replaces = is_first and policy is SecondKey.REPLACE
+        may_be_second = policy in (SecondKey.ALLOW, SecondKey.REPLACE) or (policy is SecondKey.HOLD and approved)
         return IssuanceLimits(
-            max_active=None if replaces else self._rules.max_active,
-            second_key=approved or not is_first or policy not in (SecondKey.REFUSE, SecondKey.HOLD),
+            max_active=None if is_first and policy is SecondKey.REPLACE else self._rules.max_active,
+            second_key=may_be_second or not is_first,
         )
 
     @contextmanager
-    def _store_refusals(self) -> Iterator[None]:
-        """Turn what the store finds in the very transaction into the refusals that they are."""
+    def _store_refusals(self, enrollment: Enrollment, source: str) -> Iterator[None]:
+        """Turn what the store finds in the very transaction into the refusals that they are; a hold stays SecondKey."""
         try:
             yield
         except ChallengeSpent:
@@ -280,6 +281,7 @@ class EnrollmentService:
         except QuotaReached as error:
             raise QuotaExceeded(str(error)) from error
         except SecondKeyFound as error:
+            security_event(SecurityEvent.CLONE_SUSPECTED, **facts_of(enrollment), source=source, reason=str(error))
             if self._rules.second_key is SecondKey.HOLD:
                 raise
             raise SecondKeyRefused(str(error)) from error
@@ -341,16 +343,19 @@ class EnrollmentService:
         """Record the intent of a request that has waited long enough."""
         names = self._issuer.names(enrollment, parse_request(enrollment.csr), accepted)
         reserved = self._issuer.reserve(enrollment, accepted, names)
-        with self._store_refusals():
-            won = await self._store.advance(
-                enrollment.enrollment_id,
-                enrollment.state,
-                EnrollmentEvent.AUTHORIZE,
-                self._now(),
-                certificate_serial=reserved.certificate_serial,
-                order=reserved.order,
-                limits=self._limits(enrollment, approved=enrollment.state is EnrollmentState.APPROVED),
-            )
+        try:
+            with self._store_refusals(enrollment, source):
+                won = await self._store.advance(
+                    enrollment.enrollment_id,
+                    enrollment.state,
+                    EnrollmentEvent.AUTHORIZE,
+                    self._now(),
+                    certificate_serial=reserved.certificate_serial,
+                    order=reserved.order,
+                    limits=self._limits(enrollment, approved=enrollment.state is EnrollmentState.APPROVED),
+                )
+        except SecondKeyFound:
+            return Undecided()  # AAA has decided, an operator has not
         if won:
             return await self._issuer.issue(reserved)
         # Another poll or node was faster; what it reserved counts, not what we did.
@@ -367,9 +372,11 @@ class EnrollmentService:
                 assert_never(decision)
 
     async def _ask_again(self, enrollment: Enrollment, source: str) -> Decision:
-        """Ask AAA; a certificate revoked since it asked for its successor is a no, whatever AAA says."""
+        """Ask AAA; a certificate that lost its right to this successor is a no, whatever AAA says."""
         if enrollment.renewal_of is not None:
             renewed = await self._store.certificate(enrollment.ca, enrollment.renewal_of)
-            if renewed is None or renewed.revoked_at is not None:
-                return Reject(reason="the certificate to be renewed was revoked meanwhile")
+            try:
+                check_still_entitled(renewed, enrollment.certificate_serial)
+            except RenewalRefused as error:
+                return Reject(reason=str(error))
         return await self._authorizer.authorize(access_request(enrollment, source=source, recheck=True))

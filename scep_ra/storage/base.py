@@ -158,7 +158,7 @@ class Enrollment:
     ca: str  # name of the CA in the configuration that is to sign, and that issued `renewal_of`
     state: EnrollmentState
     device_id: DeviceID
-    proof: str  # what proved the requester: "challenge", "certificate", "manufacturer", "ra", "anonymous"
+    proof: str  # what proved the requester: "certificate", "manufacturer", "ra", or the profile's ChallengeRule.kind
     source: str  # address from which it came first
     hold: str = ""  # why an operator has to approve it; "" = nobody has to
     decided_by: str = ""  # the operator who approved or rejected it
