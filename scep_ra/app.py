@@ -19,7 +19,7 @@ from aiohttp import web
 
 from scep_ra.audit_trail import AuditTrail
 from scep_ra.ca.base import SupportsCRL
-from scep_ra.config import Settings
+from scep_ra.config import ServerConfig, Settings
 from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
@@ -36,6 +36,9 @@ from scep_ra.web.scep import ScepFront
 log = structlog.stdlib.get_logger(__name__)
 
 _HOUSEKEEPING_S: Final = 30.0
+# Nobody is still at work on an intent of this age: signing takes milliseconds, the store gives up after five seconds.
+_SURELY_LEFT: Final = timedelta(seconds=10)
+_ALL: Final = timedelta(0)
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
 # Of [limits], what is the listener's.
 _GUARD_FIELDS: Final = {
@@ -108,9 +111,14 @@ class Server:
             **{f"ca.{name}": authority.check for name, authority in self.parts.authorities.items()},
         }
 
-    async def resolve_intents(self) -> None:
-        """Carry out what a crash, or a CA that was away, has left open."""
-        for enrollment in await self._store.open_intents():
+    async def resolve_intents(self, min_age: timedelta) -> None:
+        """Carry out what a crash, or a CA that was away, has left open for at least `min_age`.
+
+        Another process may be at work on a younger one. That does no harm, the order and so the certificate are the
+        same, but the CA would be asked twice.
+        """
+        before = utc_now() - min_age
+        for enrollment in [each for each in await self._store.open_intents() if each.updated_at <= before]:
             endpoint = self.endpoints.get(enrollment.key.profile)
             if endpoint is None:
                 log.warning(
@@ -147,7 +155,7 @@ class Server:
         try:
             await self.check()
             await self.trail.report_heads()
-            await self.resolve_intents()
+            await self.resolve_intents(_SURELY_LEFT)
             for name, profile in self._settings.config.profile.items():
                 before = utc_now() - timedelta(days=profile.replay_days)
                 await self._store.expire_waiting(name, before, utc_now())
@@ -163,20 +171,17 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def _running(settings: Settings, sock: socket.socket, public_url: str) -> AsyncIterator[Server]:
-    """Bring everything up in order, and down in the reverse."""
+async def _running(
+    settings: Settings, sock: socket.socket, public_url: str, *, leftovers: timedelta = _ALL
+) -> AsyncIterator[Server]:
+    """Bring everything up in order, and down in the reverse; intents open for `leftovers` are carried out before."""
     limits = settings.config.limits
-    pool = CryptoPool(threads=limits.crypto_threads, max_waiting=limits.max_waiting_requests)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(pool.close)
-        store = await stack.enter_async_context(open_store(settings))
-        parts = await _assemble(settings, store, pool, public_url)
-        stack.push_async_callback(parts.refusals.close)
-        server = Server(settings, store, pool, parts)
+        server = await stack.enter_async_context(_assembled(settings, public_url))
         await server.check()
         await server.trail.record_start()
         stack.push_async_callback(server.trail.record_stop)
-        await server.resolve_intents()
+        await server.resolve_intents(leftovers)
         listener = await Listener.start(
             server.application(), sock=sock, limits=GuardLimits(**limits.model_dump(include=_GUARD_FIELDS))
         )
@@ -184,6 +189,19 @@ async def _running(settings: Settings, sock: socket.socket, public_url: str) -> 
         stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
         server.health.note("start", None)
         yield server
+
+
+@contextlib.asynccontextmanager
+async def _assembled(settings: Settings, public_url: str) -> AsyncIterator[Server]:
+    """Join the parts, made at first start; nothing is served yet."""
+    limits = settings.config.limits
+    pool = CryptoPool(threads=limits.crypto_threads, max_waiting=limits.max_waiting_requests)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(pool.close)
+        store = await stack.enter_async_context(open_store(settings))
+        parts = await _assemble(settings, store, pool, public_url)
+        stack.push_async_callback(parts.refusals.close)
+        yield Server(settings, store, pool, parts)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -208,23 +226,50 @@ async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_u
     )
 
 
+async def prepare(settings: Settings, public_url: str) -> Parts:
+    """Do once what processes that serve the same store would do side by side at their start; nothing stays open.
+
+    Keys, certificates and tables are made, every part is checked to be usable, and what a crash left is carried out.
+    Raise ConfigurationError or a BackendError.
+    """
+    async with _assembled(settings, public_url) as server:
+        await server.resolve_intents(_ALL)
+        return server.parts
+
+
 async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; `announce` is called once requests are answered.
 
     Raise ConfigurationError or a BackendError when it cannot start.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     config = settings.config.server
     with bind_socket(config.bind, config.port) as sock:
-        url = config.public_url or _own_url(config.bind, sock.getsockname()[1])
-        async with _running(settings, sock, url) as server:
+        async with _running(settings, sock, public_url(config, sock)) as server:
             announce(server.parts)
             await stop.wait()
             log.info("stopping")
     log.info("stopped")
+
+
+async def serve_beside_others(
+    settings: Settings, sock: socket.socket, url: str, stop: asyncio.Event, announce: Callable[[], None]
+) -> None:
+    """Serve on a socket and a store, both `prepare`d, that other processes use too, until the event; then drain.
+
+    Raise ConfigurationError or a BackendError when it cannot start.
+    """
+    async with _running(settings, sock, url, leftovers=_SURELY_LEFT):
+        announce()
+        await stop.wait()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -245,6 +290,11 @@ def bind_socket(host: str, port: int) -> socket.socket:
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --bind or --port"
         ) from error
     return sock
+
+
+def public_url(config: ServerConfig, sock: socket.socket) -> str:
+    """Return the URL under which devices reach the server that listens on this socket."""
+    return config.public_url or _own_url(config.bind, sock.getsockname()[1])
 
 
 def _own_url(host: str, port: int) -> str:

@@ -6,12 +6,15 @@ Reading, checking and printing the file is `config_file`'s work. Keys are spelle
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 # Names appear in URLs and file names, so the alphabet is narrow and nothing in it can leave a directory.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+
+# Far more than processors: a number that is mistyped must not take the machine down.
+MAX_WORKERS: Final = 64
 
 
 class Table(BaseModel):
@@ -33,6 +36,10 @@ class ServerConfig(Table):
 
     public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+\S*)?$")
     """Base URL under which devices reach this server, written into certificates (CRL); "" = http://BIND:PORT."""
+
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    """Processes that serve the port over the same store; one per processor is the most that helps. [limits] hold for
+    each of them, and /healthz and /readyz speak for the one that answers."""
 
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
     """How long SIGTERM waits for requests in flight."""

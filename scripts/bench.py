@@ -3,12 +3,13 @@
 Starts the server on 127.0.0.1 with a new data directory (SQLite, synchronous=FULL), makes devices, challenges and
 RSA-2048 requests beforehand, replays them over keep-alive connections, and prints JSON:
 
-    cpu_ms_per_enrollment   user and system time of the server process
+    cpu_ms_per_enrollment   user and system time of the server's processes
     limit_ms                3 RSA-2048 private operations + 2 verifications + 1 encryption, same library, same run
     ratio                   the first by the second: what everything that is not RSA costs
     throughput_per_s, p50_ms, p99_ms, failures
+    by_worker               enrollments that each of several workers carried out: how the connections are spread
 
-Usage: scripts/bench [--requests 600] [--clients 32]
+Usage: scripts/bench [--requests 600] [--clients 32] [--workers 1]
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,9 +142,21 @@ async def ra_certificate(port: int) -> Certificate:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process so far (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return user and system time of a process and its children so far (proc(5), fields 4, 14 and 15)."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # other processes come and go
+            fields = stat.read_text().rpartition(")")[2].split()
+            if stat.parent.name == str(pid) or fields[1] == str(pid):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def issued_by_worker(log: str) -> dict[str, int]:
+    """Count the certificates that each worker has issued, from the server's log."""
+    records = [json.loads(line) for line in log.splitlines()]
+    issuers = Counter(record.get("worker") for record in records if record["event"] == "certificate_issued")
+    return {str(worker): count for worker, count in sorted(issuers.items())}
 
 
 def limit_ms(rounds: int = 100) -> float:
@@ -162,9 +176,10 @@ def limit_ms(rounds: int = 100) -> float:
 
 
 @contextmanager
-def server(data: Path) -> Iterator[tuple[int, int]]:
+def server(data: Path, workers: int) -> Iterator[tuple[int, int]]:
     """Run the server on a free port; yield (pid, port)."""
     command = [sys.executable, "-m", "scep_ra", "serve", "--data", str(data), "--bind", "127.0.0.1", "--port", "0"]
+    command += ["--workers", str(workers)]
     with (data.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
         try:
@@ -183,13 +198,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=600, help="enrollments to measure (default 600)")
     parser.add_argument("--clients", type=int, default=32, help="connections at once (default 32)")
+    parser.add_argument("--workers", type=int, default=1, help="server processes (default 1)")
     options = parser.parse_args()
     count = options.requests + WARM_UP
-    with ProcessPoolExecutor() as workers:
-        keys = [load_private_key(pem) for pem in workers.map(make_key, range(count), chunksize=8)]
+    with ProcessPoolExecutor() as makers:
+        keys = [load_private_key(pem) for pem in makers.map(make_key, range(count), chunksize=8)]
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "var"
-        with server(data) as (pid, port):
+        with server(data, options.workers) as (pid, port):
             devices = asyncio.run(register(data, count))
             recipient = asyncio.run(ra_certificate(port))
             requests = [build(key, *device, recipient) for key, device in zip(keys, devices, strict=True)]
@@ -199,6 +215,7 @@ def main() -> None:
             answers = asyncio.run(replay(port, requests[WARM_UP:], options.clients))
             elapsed, used = time.perf_counter() - start, cpu_seconds(pid) - before
             limits.append(limit_ms())
+        log = (Path(scratch) / "server.log").read_text()
     cost = used * 1000 / len(answers)
     limit = statistics.mean(limits)
     times = sorted(answer.seconds * 1000 for answer in answers)
@@ -207,6 +224,7 @@ def main() -> None:
             {
                 "requests": len(answers),
                 "clients": options.clients,
+                "workers": options.workers,
                 "cpu_ms_per_enrollment": round(cost, 3),
                 "limit_ms": round(limit, 3),
                 "ratio": round(cost / limit, 2),
@@ -214,6 +232,7 @@ def main() -> None:
                 "p50_ms": round(statistics.median(times), 2),
                 "p99_ms": round(times[int(len(times) * 0.99)], 2),
                 "failures": sum(not answer.is_issued for answer in answers),
+                **({"by_worker": issued_by_worker(log)} if options.workers > 1 else {}),
             },
             indent=2,
         )

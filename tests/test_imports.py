@@ -44,6 +44,7 @@ RANKS: Final = MappingProxyType(
         "welcome": 6,
         "app": 6,
         "audit_trail": 6,
+        "supervisor": 6,
         "endpoints": 6,
         "cli": 7,
         "__main__": 8,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import click
@@ -13,10 +14,11 @@ import structlog
 from scep_ra import app
 from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
-from scep_ra.config import Settings
+from scep_ra.config import MAX_WORKERS, Settings
 from scep_ra.config_file import warnings_about
 from scep_ra.data_directory import prepare
 from scep_ra.endpoints import Parts
+from scep_ra.supervisor import Job, supervise, work
 from scep_ra.telemetry.log import configure_logging
 from scep_ra.welcome import Welcome
 
@@ -26,19 +28,31 @@ _log = structlog.stdlib.get_logger(__name__)
 @click.command(cls=Command, epilog="Example:  scep-ra serve --data /var/lib/scep-ra --bind 0.0.0.0 --port 80")
 @click.option("--bind", help="Address to listen on, instead of server.bind of the file.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, instead of server.port; 0 = any free.")
+@click.option(
+    "--workers", type=click.IntRange(1, MAX_WORKERS), help="Processes to serve with, instead of server.workers."
+)
+@click.option("--worker", is_flag=True, hidden=True)  # how the supervisor starts one
 @click.pass_obj
-def serve(invocation: Invocation, bind: str | None, port: int | None) -> None:
+def serve(invocation: Invocation, bind: str | None, port: int | None, workers: int | None, *, worker: bool) -> None:
     """Run the server.
 
     The first start makes the data directory with a CA, an RA certificate and a configuration file. SIGTERM and SIGINT
     end it once the requests in flight are answered.
     """
-    given = {"server.bind": bind, "server.port": port, "log.level": "debug" if invocation.verbose else None}
+    if worker:
+        _work()
+        return
+    given = {
+        "server.bind": bind,
+        "server.port": port,
+        "server.workers": workers,
+        "log.level": "debug" if invocation.verbose else None,
+    }
     settings = settings_of(invocation, {key: value for key, value in given.items() if value is not None})
     _set_up_logging(settings)
     for warning in warnings_about(settings.config):
         _log.warning("weak_setting", setting=warning)
-    asyncio.run(app.serve(settings, lambda parts: click.echo(_welcome(parts, invocation).text(), nl=False)))
+    asyncio.run(_serve(settings, lambda parts: click.echo(_welcome(parts, invocation).text(), nl=False)))
 
 
 def _set_up_logging(settings: Settings) -> None:
@@ -50,6 +64,24 @@ def _set_up_logging(settings: Settings) -> None:
         output=log.format,
         security=settings.data_dir / log.security if log.security else None,
     )
+
+
+def _serve(settings: Settings, announce: Callable[[Parts], None]) -> Coroutine[None, None, None]:
+    if settings.config.server.workers == 1:
+        return app.serve(settings, announce)
+    return supervise(settings, _worker_command(), announce)
+
+
+def _worker_command() -> list[str]:
+    """Return this process's interpreter and program, as they were called, with the words that make it a worker."""
+    own_arguments = len(sys.argv) - 1
+    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - own_arguments], "serve", "--worker"]
+
+
+def _work() -> None:
+    job = Job.parse(sys.stdin.buffer.readline())
+    _set_up_logging(job.settings)
+    asyncio.run(work(job, life_line=sys.stdin.fileno(), output=sys.stdout.fileno()))
 
 
 def _welcome(parts: Parts, invocation: Invocation) -> Welcome:
