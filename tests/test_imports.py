@@ -55,7 +55,7 @@ VOCABULARY: Final = ("enrollment.types", "enrollment.states")
 COMPOSITION_RANK: Final = RANKS["app"]
 # Packages that hold a port and its implementations, and the modules in them that are none.
 PORTS: Final = ("aaa", "ca", "storage")
-NO_IMPLEMENTATIONS: Final = ("base", "registry", "audit_chain")
+NO_IMPLEMENTATIONS: Final = ("base", "registry", "audit_chain", "archive", "consistency", "database", "migrations")
 COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "data_directory")
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
@@ -63,6 +63,7 @@ HOMES: Final = MappingProxyType(
         "aiohttp": ("web", "app", "cli"),
         "aiohttp.web": ("web", "app"),
         "aiosqlite": ("storage",),
+        "asyncpg": ("storage",),
         "sqlite3": ("storage",),
         "click": ("cli",),
         "pydantic": ("config", "config_file", "aaa", "ca"),

@@ -115,9 +115,10 @@ class PostgresqlServer:
 @contextmanager
 def running_postgresql() -> Iterator[PostgresqlServer]:
     """Start a server and remove it at the end; without Debian's package skip the test, or fail it where CI=true."""
+    binaries = _find_binaries()
     # Not in a directory of pytest, which only its user may enter, and whose path is too long for a socket.
     directory = Path(tempfile.mkdtemp(prefix="scep-ra-pg-", dir=_find_room()))
-    server = PostgresqlServer(binaries=_find_binaries(), directory=directory)
+    server = PostgresqlServer(binaries=binaries, directory=directory)
     try:
         if os.geteuid() == 0:
             shutil.chown(directory, SUPERUSER)
