@@ -115,7 +115,7 @@ class Welcome:
         settings = f"set allow_sha1 and insecure_des_and_md5 in [profile.{self.profile}.algorithms] first"
         return [
             "  scepclient:" if self.legacy else f"  scepclient, which knows only SHA-1 and single DES ({settings}):",
-            f'    scepclient -server-url {self._url} -private-key client.key -challenge "$S" -cn SN123',
+            f'    scepclient -server-url {self._url} -private-key client.key -challenge "$S" -cn SN123 -ou ""',
         ]
 
     def _certmonger(self) -> list[str]:

@@ -13,11 +13,15 @@ from tests.support.certmonger import Certmonger
 from tests.support.programs import require_program
 from tests.support.server import RunningServer, environment, make_data_directory, running_server
 
-_LEGACY = "[profile.default.algorithms]\nallow_sha1 = true\ninsecure_des_and_md5 = true\n"
-_NO_RA = '[ca.default]\ntiers = {tiers}\nscep_key_usage = true\n[profile.default]\nra = ""\n'
+_LEGACY = "".join(
+    f"profile.default.algorithms.{setting} = true\n" for setting in ("allow_sha1", "insecure_des_and_md5")
+)
+# One device tries out all the clients.
+_UNLIMITED = "profile.default.max_active_certificates = 0\n"
+_NO_RA = 'ca.default = {{ tiers = {tiers}, scep_key_usage = true }}\nprofile.default.ra = ""\n'
 SET_UPS = {
     "as shipped": "",
-    "one tier": "[ca.default]\ntiers = 1\n",
+    "one tier": "ca.default.tiers = 1\n",
     "no RA": _NO_RA.format(tiers=1),
     "no RA, two tiers": _NO_RA.format(tiers=2),
 }
@@ -59,7 +63,7 @@ class Banner:
 
 @pytest.fixture(scope="module", params=list(SET_UPS.values()), ids=list(SET_UPS))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    data = make_data_directory(tmp_path_factory.mktemp("banner"), request.param + _LEGACY)
+    data = make_data_directory(tmp_path_factory.mktemp("banner"), request.param + _UNLIMITED + _LEGACY)
     with running_server(data) as server:
         line = Banner(server, data.path).add_device
         subprocess.run(["bash", "-euc", line], env=environment(), check=True, capture_output=True, timeout=60)

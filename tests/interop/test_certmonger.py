@@ -12,12 +12,8 @@ import pytest
 from scep_ra.pki.certificates import Certificate
 from tests.support.certmonger import SUBMIT_ISSUED, SUBMIT_REJECTED, Certmonger, submit
 from tests.support.enrolling import pkcs_req
-from tests.support.keys import rsa_key
 from tests.support.openssl import read_pem, verify_strictly, write_pem
 from tests.support.server import Registered, RunningServer
-
-KEY = rsa_key("certmonger")
-
 
 # --- the helper, which does one HTTP request ------------------------------------------------------------------------
 
@@ -68,7 +64,7 @@ def test_the_helper_finds_ra_and_cas(helper: Helper, tmp_path: Path) -> None:
 
 def test_the_helper_accepts_a_success(helper: Helper) -> None:
     """I-13: -p sends a message by GET and verifies the answer up to the root."""
-    outcome = helper.send(pkcs_req(helper.server, helper.server.register(), KEY))
+    outcome = helper.send(pkcs_req(helper.server, helper.server.register()))
     assert outcome.returncode == SUBMIT_ISSUED, outcome.stdout
     assert "BEGIN PKCS7" in outcome.stdout
 
@@ -76,7 +72,7 @@ def test_the_helper_accepts_a_success(helper: Helper) -> None:
 def test_the_helper_reads_a_refusal_as_a_refusal(helper: Helper) -> None:
     """I-14: exit status 2 is rejected; 3 would be unreachable, and the daemon would ask for ever."""
     device = helper.server.register()
-    outcome = helper.send(pkcs_req(helper.server, replace(device, challenge="wrong"), KEY))
+    outcome = helper.send(pkcs_req(helper.server, replace(device, challenge="wrong")))
     assert outcome.returncode == SUBMIT_REJECTED, outcome.stdout
     assert "not permitted" in outcome.stdout
 

@@ -12,12 +12,10 @@ from urllib.error import HTTPError
 
 import pytest
 
-from scep_ra.pki.certificates import Certificate
 from tests.support.enrolling import certificate_in, pkcs_req
-from tests.support.keys import rsa_key, spki
+from tests.support.keys import spki
 from tests.support.server import RunningServer
 
-KEY = rsa_key("raw")
 PATIENCE_S = 20.0
 # More than the longest reply here, so that one recv could take it all.
 RECEIVE_BYTES = 65536
@@ -85,19 +83,20 @@ def test_http_1_0_without_host_is_answered_and_closed(server: RunningServer, ope
 
 def test_a_whole_enrollment_goes_over_http_1_0(server: RunningServer) -> None:
     """POST without Host and without Content-Type, as sscep's."""
-    message = pkcs_req(server, server.register(), KEY)
+    device = server.register()
+    message = pkcs_req(server, device)
     with _connect(server) as connection:
         connection.sendall(_post(message, version="1.0"))
         header, body = _read_all(connection)
     assert b"\r\ncontent-type: application/x-pki-message\r\n" in header.lower() + b"\r\n"
-    assert _certificate(server, body).spki == spki(KEY)
+    assert certificate_in(server, body, device).spki == spki(device.key)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's count of segments is read as Linux lays it out")
 @pytest.mark.parametrize("request_for", ["GetCACaps", "GetCACert", "PKIOperation"])
 def test_header_and_body_leave_in_one_segment(server: RunningServer, request_for: str) -> None:
     """Two writes would cost a delayed acknowledgement, some 40 ms for each request of a connection that is kept."""
-    asked = _post(pkcs_req(server, server.register(), KEY)) if request_for == "PKIOperation" else _get(request_for)
+    asked = _post(pkcs_req(server, server.register())) if request_for == "PKIOperation" else _get(request_for)
     with _connect(server) as connection:
         for answers in (1, 2, 3):
             connection.sendall(asked)
@@ -118,7 +117,7 @@ def test_no_content_type_has_a_parameter(server: RunningServer, path: str) -> No
 
 def test_a_refusal_has_the_media_type_of_an_answer_and_no_parameter(server: RunningServer) -> None:
     """HTTP 200 and a signed FAILURE; sscep insists on the type, strongSwan on the status."""
-    message = pkcs_req(server, server.register(profile="legacy"), KEY)
+    message = pkcs_req(server, server.register(profile="legacy"))
     asked = urllib.request.Request(server.url() + "?operation=PKIOperation", data=message)
     with urllib.request.urlopen(asked, timeout=PATIENCE_S) as response:
         assert response.status == 200
@@ -130,16 +129,16 @@ def test_a_refusal_has_the_media_type_of_an_answer_and_no_parameter(server: Runn
 def test_the_same_request_twice_at_once_gets_one_certificate(server: RunningServer) -> None:
     """A device that lost patience, and its first request still under way."""
     device = server.register()
-    message = pkcs_req(server, device, KEY)
+    message = pkcs_req(server, device)
     replies = _at_once(2, lambda: server.post(message))
-    assert len({_certificate(server, reply) for reply in replies}) == 1
+    assert len({certificate_in(server, reply, device) for reply in replies}) == 1
     assert len(server.certificates_of(device.device_serial)) == 1
 
 
 def test_one_challenge_shown_by_two_keys_at_once_is_good_for_one(server: RunningServer) -> None:
     """It is spent in the transaction that records the enrollment."""
     device = server.register()
-    messages = iter([pkcs_req(server, device, KEY), pkcs_req(server, device, rsa_key("raw, another"))])
+    messages = iter([pkcs_req(server, device), pkcs_req(server, device, key=device.next_key)])
     _at_once(2, lambda: server.post(next(messages)))
     assert len(server.certificates_of(device.device_serial)) == 1
 
@@ -177,10 +176,6 @@ def _read_all(connection: socket.socket) -> tuple[bytes, bytes]:
 def _chunks(connection: socket.socket) -> Iterator[bytes]:
     while chunk := connection.recv(RECEIVE_BYTES):
         yield chunk
-
-
-def _certificate(server: RunningServer, reply: bytes) -> Certificate:
-    return certificate_in(server, reply, KEY)
 
 
 def _at_once(count: int, call: Callable[[], bytes]) -> list[bytes]:

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scep_ra.pki.certificates import Certificate
-from tests.support.enrolling import certificate_in, pkcs_req
-from tests.support.keys import rsa_key
+from tests.support.enrolling import certificate_in, enroll, pkcs_req
 from tests.support.server import DataDirectory, RunningServer, make_data_directory, running_server
 
-KEY = rsa_key("life")
 PATIENCE_S = 20.0
 # An operator who tries it out waits for this; four RSA keys are made meanwhile.
 FIRST_START_S = 3.0
@@ -55,7 +52,8 @@ def test_the_second_start_has_the_same_ca(data: DataDirectory) -> None:
 def test_an_enrollment_in_flight_at_sigterm_is_still_answered(data: DataDirectory) -> None:
     """New connections are refused meanwhile, and the exit status is 0."""
     with running_server(data) as server:
-        message = pkcs_req(server, server.register(), KEY)
+        device = server.register()
+        message = pkcs_req(server, device)
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
             connection.sendall(_head(message, "Expect: 100-continue\r\n"))
             # The server has the headers and waits for the body.
@@ -63,7 +61,7 @@ def test_an_enrollment_in_flight_at_sigterm_is_still_answered(data: DataDirector
             server.process.send_signal(signal.SIGTERM)
             server.log.wait_for("stopping")
             connection.sendall(message)
-            assert _certificate(server, _read_body(connection)).certificate_serial
+            assert certificate_in(server, _read_body(connection), device).certificate_serial
         assert server.process.wait(PATIENCE_S) == 0
         server.log.wait_for("stopped")
         with pytest.raises(ConnectionRefusedError):
@@ -81,14 +79,14 @@ def test_what_was_issued_survives_sigkill(data: DataDirectory) -> None:
     """The certificate is there, its challenge is spent, and the same request gets the same certificate."""
     with running_server(data) as server:
         device = server.register()
-        message = pkcs_req(server, device, KEY)
-        issued = _certificate(server, server.post(message))
+        message = pkcs_req(server, device)
+        issued = certificate_in(server, server.post(message), device)
         server.kill()
     with running_server(data) as again:
         (record,) = again.certificates_of(device.device_serial)
         assert record["serial"] == f"{issued.certificate_serial:x}"
-        assert _certificate(again, again.post(message)) == issued
-        other_key = pkcs_req(again, device, rsa_key("life, another"))
+        assert certificate_in(again, again.post(message), device) == issued
+        other_key = pkcs_req(again, device, key=device.next_key)
         again.post(other_key)
         again.log.wait_for("request_refused", reason="the challenge has been used")
         assert len(again.certificates_of(device.device_serial)) == 1
@@ -98,13 +96,13 @@ def test_an_unfinished_request_at_sigkill_leaves_no_trace(data: DataDirectory) -
     """The challenge can still be used."""
     with running_server(data) as server:
         device = server.register()
-        message = pkcs_req(server, device, KEY)
+        message = pkcs_req(server, device)
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
             connection.sendall(_head(message) + message[:-1])
             server.kill()
     with running_server(data) as again:
         assert again.certificates_of(device.device_serial) == []
-        assert _certificate(again, again.post(message)).certificate_serial
+        assert certificate_in(again, again.post(message), device).certificate_serial
 
 
 def test_options_win_over_the_file(tmp_path: Path) -> None:
@@ -128,7 +126,7 @@ def test_a_port_that_is_given_is_taken(data: DataDirectory) -> None:
         port = free.getsockname()[1]
     with running_server(data, port=port) as server:
         assert server.port == port
-        issued = _certificate(server, server.post(pkcs_req(server, server.register(), KEY)))
+        issued = enroll(server, server.register())
         assert f"http://127.0.0.1:{port}/crl/default.crl".encode() in issued.der
 
 
@@ -137,12 +135,12 @@ def test_commands_work_beside_the_server(data: DataDirectory) -> None:
     with running_server(data) as server:
         device = server.register()
         server.run("device", "disable", device.device_serial)
-        message = pkcs_req(server, device, KEY)
+        message = pkcs_req(server, device)
         server.post(message)
         server.log.wait_for("request_refused", transaction_id=device.device_serial)
         assert server.certificates_of(device.device_serial) == []
         server.run("device", "enable", device.device_serial)
-        assert _certificate(server, server.post(message)).certificate_serial
+        assert certificate_in(server, server.post(message), device).certificate_serial
 
 
 def _head(message: bytes, extra: str = "") -> bytes:
@@ -158,7 +156,3 @@ def _read_body(connection: socket.socket) -> bytes:
     header, _, body = bytes(received).partition(b"\r\n\r\n")
     assert header.split()[1] == b"200"
     return body
-
-
-def _certificate(server: RunningServer, reply: bytes) -> Certificate:
-    return certificate_in(server, reply, KEY)

@@ -13,13 +13,11 @@ from scep_ra.pki.certificates import Certificate
 from scep_ra.scep.client import IssuedCertificate
 from scep_ra.scep.server import EnrollmentRequested
 from tests.support.enrolling import certificate_in, enroll, pkcs_req, status_of
-from tests.support.keys import rsa_key, spki
+from tests.support.keys import spki
 from tests.support.openssl import verify_strictly, write_pem
 from tests.support.programs import Program
 from tests.support.scep_pair import ScepPair, device_key, make_csr, make_requester
 from tests.support.server import RunningServer, make_data_directory, running_server
-
-KEY = rsa_key("openssl")
 
 
 @pytest.mark.parametrize("key_type", ["rsa-2048", "ec-p256", "ec-p384"])
@@ -28,7 +26,7 @@ def test_certificates_of_every_kind_of_ca_verify(openssl: Program, tmp_path: Pat
     """Under -x509_strict, which holds the profile of RFC 5280 against every certificate of the chain."""
     toml = f'[ca.default]\nkey_type = "{key_type}"\ntiers = {tiers}\n'
     with running_server(make_data_directory(tmp_path, toml)) as server:
-        certificate = enroll(server, server.register(), KEY)
+        certificate = enroll(server, server.register())
         verify_strictly(tmp_path, certificate, server.ca.chain)
         verify_strictly(tmp_path, server.ra_certificate, server.ca.chain)
 
@@ -37,7 +35,7 @@ def test_a_certificate_is_good_for_a_client_and_for_nothing_else(
     openssl: Program, server: RunningServer, tmp_path: Path
 ) -> None:
     """ExtendedKeyUsage is clientAuth alone."""
-    certificate = enroll(server, server.register(), KEY)
+    certificate = enroll(server, server.register())
     verify_strictly(tmp_path, certificate, server.ca.chain, "-purpose", "sslclient")
     for purpose in ("sslserver", "smimesign", "crlsign"):
         refused = _verify(openssl, tmp_path, certificate, server, "-purpose", purpose)
@@ -49,7 +47,7 @@ def test_the_issuer_is_fetched_from_where_the_certificate_says(
     openssl: Program, server: RunningServer, tmp_path: Path
 ) -> None:
     """AuthorityInformationAccess, caIssuers, DER."""
-    certificate = enroll(server, server.register(), KEY)
+    certificate = enroll(server, server.register())
     assert server.fetch_certificate(_url(openssl, tmp_path, certificate, "CA Issuers - URI:")) == server.ca.chain[0]
 
 
@@ -57,7 +55,7 @@ def test_revocation_takes_effect_in_the_crl_that_the_certificate_names(
     openssl: Program, server: RunningServer, tmp_path: Path
 ) -> None:
     """Fetched over HTTP from the distribution point, before and after."""
-    certificate = enroll(server, server.register(), KEY)
+    certificate = enroll(server, server.register())
     _fetch_crl(openssl, server, tmp_path, certificate)
     verify_strictly(tmp_path, certificate, server.ca.chain, "-crl_check", "-CRLfile", tmp_path / "crl.pem")
     server.run("certificate", "revoke", f"{certificate.certificate_serial:x}", "--reason", "key_compromise")
@@ -71,15 +69,16 @@ def test_revocation_takes_effect_in_the_crl_that_the_certificate_names(
 
 def test_a_failure_verifies_as_cms(openssl: Program, server: RunningServer, tmp_path: Path) -> None:
     """With its zero-length content and the RA's certificate."""
-    reply = server.post(pkcs_req(server, replace(server.register(), challenge="wrong"), KEY))
+    reply = server.post(pkcs_req(server, replace(server.register(), challenge="wrong")))
     assert status_of(server, reply) == "2"
     _check_cms(openssl, tmp_path, reply, server.ca.chain)
 
 
 def test_a_success_verifies_as_cms(openssl: Program, server: RunningServer, tmp_path: Path) -> None:
     """The envelope is what is signed."""
-    reply = server.post(pkcs_req(server, server.register(), KEY))
-    assert certificate_in(server, reply, KEY).spki == spki(KEY)
+    device = server.register()
+    reply = server.post(pkcs_req(server, device))
+    assert certificate_in(server, reply, device).spki == spki(device.key)
     _check_cms(openssl, tmp_path, reply, server.ca.chain)
 
 

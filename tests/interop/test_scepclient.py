@@ -10,12 +10,10 @@ import pytest
 from scep_ra.pki.certificates import Certificate
 from tests.support.enrolling import enroll
 from tests.support.key_files import write_key
-from tests.support.keys import rsa_key, spki
+from tests.support.keys import spki
 from tests.support.openssl import read_pem, verify_strictly
 from tests.support.programs import Program, require_program
 from tests.support.server import Registered, RunningServer
-
-KEY = rsa_key("scepclient")
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +22,12 @@ def scepclient() -> Program:
 
 
 class Client:
-    """A directory with a key."""
+    """A directory with a key and, later, a certificate."""
 
     def __init__(self, scepclient: Program, server: RunningServer, directory: Path) -> None:
         self._scepclient = scepclient
         self.server = server
         self.directory = directory
-        self.key = write_key(directory / "client.key", KEY)
         self.certificate = directory / "client.pem"
 
     def request(
@@ -39,10 +36,11 @@ class Client:
         """Ask for a certificate; with one present already this is a renewal."""
         # It would send the request it has kept, challenge and all, once more.
         (self.directory / "csr.pem").unlink(missing_ok=True)
+        key = write_key(self.directory / "client.key", device.key)
         return self._scepclient(
-            *("-server-url", self.server.url(profile), "-private-key", self.key, "-certificate", self.certificate),
+            *("-server-url", self.server.url(profile), "-private-key", key, "-certificate", self.certificate),
             *("-challenge", device.challenge if challenge is None else challenge, "-cn", device.device_serial),
-            *("-organization", "Test", *options),
+            *("-organization", "Test", "-ou", "", *options),
             cwd=self.directory,
         )
 
@@ -63,7 +61,7 @@ def test_without_the_legacy_settings_it_is_refused_with_bad_alg(client: Client) 
     assert outcome.returncode == 1
     assert "badAlg" in outcome.stdout + outcome.stderr
     assert not client.certificate.exists()
-    assert enroll(client.server, device, KEY).spki == spki(KEY)
+    assert enroll(client.server, device).spki == spki(device.key)
 
 
 def test_with_the_legacy_settings_it_enrolls_and_the_log_warns(client: Client) -> None:
@@ -73,7 +71,7 @@ def test_with_the_legacy_settings_it_enrolls_and_the_log_warns(client: Client) -
     outcome = client.request(device)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     certificate = client.issued()
-    assert certificate.spki == spki(KEY)
+    assert certificate.spki == spki(device.key)
     assert device.device_serial.encode() in certificate.subject
     verify_strictly(client.directory, certificate, client.server.ca.chain)
     client.server.log.wait_for("certificate_issued", device_id=f"serial:{device.device_serial}")
@@ -109,4 +107,4 @@ def test_a_fingerprint_picks_the_certificate_that_it_encrypts_to(client: Client)
     device = client.server.register(profile="legacy")
     outcome = client.request(device, "-ca-fingerprint", client.server.ra_certificate.fingerprint())
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert client.issued().spki == spki(KEY)
+    assert client.issued().spki == spki(device.key)

@@ -10,12 +10,11 @@ from cryptography import x509
 
 from scep_ra.pki.certificates import Certificate
 from tests.support.key_files import write_key
-from tests.support.keys import rsa_key, spki
+from tests.support.keys import spki
 from tests.support.openssl import read_pem, verify_strictly, write_pem
 from tests.support.programs import Program, require_program
 from tests.support.server import Registered, RunningServer
 
-FIRST, SECOND = rsa_key("sscep"), rsa_key("sscep, renewed")
 BAD_ALG, BAD_REQUEST = 70, 72
 
 _CONFIGURATION = """\
@@ -26,7 +25,7 @@ attributes = attributes
 [subject]
 O = Test
 serialNumber = {device_serial}
-CN = router
+CN = {device_serial}
 [attributes]
 challengePassword = {challenge}
 """
@@ -38,15 +37,13 @@ def sscep() -> Program:
 
 
 class Client:
-    """A directory with the server's certificates and two keys."""
+    """A directory with the server's certificates."""
 
     def __init__(self, sscep: Program, openssl: Program, server: RunningServer, directory: Path) -> None:
         self._sscep = sscep
         self._openssl = openssl
         self.server = server
         self.directory = directory
-        write_key(directory / "first.key", FIRST)
-        write_key(directory / "second.key", SECOND)
         assert self("getca", "-c", "ca.pem").returncode == 0
 
     def __call__(self, operation: str, *options: str, profile: str = "default") -> CompletedProcess[str]:
@@ -61,6 +58,8 @@ class Client:
         profile: str = "default",
     ) -> CompletedProcess[str]:
         """Make a PKCS #10 request with openssl and send it."""
+        write_key(self.directory / "first.key", device.key)
+        write_key(self.directory / "second.key", device.next_key)
         (self.directory / "request.cnf").write_text(
             _CONFIGURATION.format(device_serial=device.device_serial, challenge=device.challenge)
         )
@@ -106,7 +105,7 @@ def test_it_enrolls(client: Client) -> None:
     """I-02: by POST, with AES and the strongest digest announced."""
     device = client.server.register()
     certificate = client.enroll(device)
-    assert certificate.spki == spki(FIRST)
+    assert certificate.spki == spki(device.key)
     assert device.device_serial.encode() in certificate.subject
 
 
@@ -132,7 +131,7 @@ def test_it_renews_with_the_old_certificate(client: Client) -> None:
     outcome = client.request(again, "-O", "device.pem", "-K", "first.key", key="second", output="new.pem")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     new = client.check_issued("new.pem")
-    assert (new.spki, new.subject) == (spki(SECOND), old.subject)
+    assert (new.spki, new.subject) == (spki(device.next_key), old.subject)
 
 
 def test_it_fetches_the_crl_and_its_certificate(client: Client) -> None:

@@ -6,17 +6,16 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from scep_ra.pki import oids
 from scep_ra.pki.certificates import Certificate, parse_certificate
 from scep_ra.pki.names import parse_name
 from tests.support.key_files import write_key
-from tests.support.keys import rsa_key, spki
+from tests.support.keys import spki
 from tests.support.openssl import verify_strictly
 from tests.support.programs import Program, require_program
 from tests.support.server import Registered, RunningServer, make_data_directory, running_server
-
-FIRST, SECOND = rsa_key("strongSwan"), rsa_key("strongSwan, renewed")
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,12 @@ def pki() -> Program:
 
 
 class Client:
-    """A directory with the server's certificates and two keys."""
+    """A directory with the server's certificates."""
 
     def __init__(self, pki: Program, server: RunningServer, directory: Path) -> None:
         self._pki = pki
         self.server = server
         self.directory = directory
-        write_key(directory / "first.key", FIRST)
-        write_key(directory / "second.key", SECOND)
         self.fetched = pki("--scepca", "--url", server.url(), "--caout", "ca.der", "--raout", "ra.der", cwd=directory)
         assert self.fetched.returncode == 0, self.fetched.stderr
 
@@ -40,14 +37,16 @@ class Client:
         self,
         device: Registered,
         *options: str,
-        key: str = "first",
+        key: rsa.RSAPrivateKey | None = None,
+        name: str = "",
         profile: str = "default",
         output: str = "device.der",
     ) -> CompletedProcess[str]:
         """Ask for a certificate; it is in the file `output` afterwards."""
-        subject = f"O=Test, serialNumber={device.device_serial}, CN=router"
+        write_key(self.directory / "requested.key", key or device.key)
+        subject = f"O=Test, serialNumber={device.device_serial}, CN={name or device.device_serial}"
         command = (
-            *("--scep", "--url", self.server.url(profile), "--in", f"{key}.key", "--dn", subject),
+            *("--scep", "--url", self.server.url(profile), "--in", "requested.key", "--dn", subject),
             *("--cacert-enc", "ra.der", "--cacert-sig", "ra.der", "--cacert", "ca.der", "--cacert", "ca-1.der"),
             *("--interval", "1", "--maxpolltime", "3", *options),
         )
@@ -56,6 +55,7 @@ class Client:
 
     def enroll(self, device: Registered, *options: str, profile: str = "default") -> Certificate:
         """Enroll with the challenge and the first key, and insist on a certificate that openssl accepts."""
+        write_key(self.directory / "device.key", device.key)
         outcome = self.request(device, "--password", device.challenge, *options, profile=profile)
         assert outcome.returncode == 0, outcome.stderr
         assert "Issued certificate is trusted" in outcome.stderr
@@ -87,8 +87,8 @@ def test_it_enrolls_with_aes(client: Client, digest: str) -> None:
     """I-11: the certificate has the key and the whole subject of the request."""
     device = client.server.register()
     certificate = client.enroll(device, "--cipher", "aes", "--digest", digest)
-    assert certificate.spki == spki(FIRST)
-    assert certificate.subject == parse_name(f"O=Test,serialNumber={device.device_serial},CN=router")
+    assert certificate.spki == spki(device.key)
+    assert certificate.subject == parse_name(f"O=Test,serialNumber={device.device_serial},CN={device.device_serial}")
     assert client.server.certificates_of(device.device_serial)[0]["serial"] == f"{certificate.certificate_serial:x}"
 
 
@@ -147,7 +147,7 @@ def test_a_used_challenge_is_refused_for_another_key(client: Client) -> None:
     """Whoever got hold of it comes too late."""
     device = client.server.register()
     client.enroll(device)
-    _check_refused(client.request(device, "--password", device.challenge, key="second"))
+    _check_refused(client.request(device, "--password", device.challenge, key=device.next_key))
 
 
 def test_the_same_request_again_gets_the_same_certificate(client: Client) -> None:
@@ -160,10 +160,10 @@ def test_it_renews_with_a_new_key_and_no_challenge(client: Client) -> None:
     """I-12: RenewalReq, signed with the certificate to be replaced."""
     device = client.server.register()
     old = client.enroll(device)
-    renewed = client.request(device, *_OLD, key="second", output="new.der")
+    renewed = client.request(device, *_OLD, key=device.next_key, output="new.der")
     assert renewed.returncode == 0, renewed.stderr
     new = client.check_issued("new.der")
-    assert (new.spki, new.subject) == (spki(SECOND), old.subject)
+    assert (new.spki, new.subject) == (spki(device.next_key), old.subject)
     assert new.certificate_serial != old.certificate_serial
     record = client.server.log.wait_for("certificate_issued", certificate_serial=f"{new.certificate_serial:x}")
     assert record["device_id"] == f"serial:{device.device_serial}"
@@ -173,11 +173,11 @@ def test_it_cannot_renew_with_the_key_it_has_unless_that_is_allowed(client: Clie
     """A key wears out with its certificate; the legacy profile sets allow_same_key."""
     device, old_device = client.server.register(), client.server.register(profile="legacy")
     client.enroll(device)
-    _check_refused(client.request(device, *_OLD, key="first", output="new.der"))
+    _check_refused(client.request(device, *_OLD, output="new.der"))
     client.enroll(old_device, profile="legacy")
-    renewed = client.request(old_device, *_OLD, key="first", profile="legacy", output="new.der")
+    renewed = client.request(old_device, *_OLD, profile="legacy", output="new.der")
     assert renewed.returncode == 0, renewed.stderr
-    assert client.check_issued("new.der").spki == spki(FIRST)
+    assert client.check_issued("new.der").spki == spki(old_device.key)
 
 
 def test_a_disabled_device_cannot_renew_until_it_is_enabled(client: Client) -> None:
@@ -185,9 +185,9 @@ def test_a_disabled_device_cannot_renew_until_it_is_enabled(client: Client) -> N
     device = client.server.register()
     client.enroll(device)
     client.server.run("device", "disable", device.device_serial)
-    _check_refused(client.request(device, *_OLD, key="second", output="new.der"))
+    _check_refused(client.request(device, *_OLD, key=device.next_key, output="new.der"))
     client.server.run("device", "enable", device.device_serial)
-    assert client.request(device, *_OLD, key="second", output="new.der").returncode == 0
+    assert client.request(device, *_OLD, key=device.next_key, output="new.der").returncode == 0
 
 
 def test_a_revoked_certificate_cannot_renew(client: Client) -> None:
@@ -195,17 +195,17 @@ def test_a_revoked_certificate_cannot_renew(client: Client) -> None:
     device = client.server.register()
     certificate = client.enroll(device)
     client.server.run("certificate", "revoke", f"{certificate.certificate_serial:x}")
-    _check_refused(client.request(device, *_OLD, key="second", output="new.der"))
+    _check_refused(client.request(device, *_OLD, key=device.next_key, output="new.der"))
 
 
 def test_another_device_cannot_be_renewed(client: Client) -> None:
     """The device in the request must be the one of the certificate that signs it."""
     device, other = client.server.register(), client.server.register()
     client.enroll(device)
-    _check_refused(client.request(other, *_OLD, key="second", output="new.der"))
+    _check_refused(client.request(other, *_OLD, output="new.der"))
 
 
-_OLD = ("--cert", "device.der", "--key", "first.key")
+_OLD = ("--cert", "device.der", "--key", "device.key")
 
 
 def _check_refused(outcome: CompletedProcess[str]) -> None:

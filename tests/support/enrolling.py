@@ -12,11 +12,12 @@ from tests.support.scep_replies import certificates_of, read_reply
 from tests.support.server import Registered, RunningServer
 
 
-def pkcs_req(server: RunningServer, device: Registered, key: rsa.RSAPrivateKey) -> bytes:
-    """Return a PKCSReq for a device, with its challenge."""
+def pkcs_req(server: RunningServer, device: Registered, *, key: rsa.RSAPrivateKey | None = None) -> bytes:
+    """Return a PKCSReq for a device, with its challenge, under its own key or another."""
+    key = key or device.key
     request = Request(key=key, subject=parse_name(device.subject), attributes=(challenge(device.challenge),)).encode()
     envelope = Envelope(content=request, recipient=server.ra_certificate).encode()
-    # One key serves many devices here, so the transactionID is the device's.
+    # As the transactionID the serial is found again in logs.
     return Message(key=key, signer=stand_in(key), content=envelope, transaction_id=device.device_serial).encode()
 
 
@@ -25,14 +26,14 @@ def status_of(server: RunningServer, reply: bytes) -> str:
     return read_reply(reply, server.ra_certificate).text(oids.PKI_STATUS)
 
 
-def certificate_in(server: RunningServer, reply: bytes, key: rsa.RSAPrivateKey) -> Certificate:
-    """Return the one certificate of a CertRep that says SUCCESS."""
+def certificate_in(server: RunningServer, reply: bytes, device: Registered) -> Certificate:
+    """Return the one certificate of a CertRep that says SUCCESS to the key of this device."""
     assert status_of(server, reply) == "0"
-    _, certs_only = read_reply(reply, server.ra_certificate).open(key)
+    _, certs_only = read_reply(reply, server.ra_certificate).open(device.key)
     (certificate,) = certificates_of(certs_only)
     return parse_certificate(certificate)
 
 
-def enroll(server: RunningServer, device: Registered, key: rsa.RSAPrivateKey) -> Certificate:
+def enroll(server: RunningServer, device: Registered) -> Certificate:
     """Enroll a device and return its certificate."""
-    return certificate_in(server, server.post(pkcs_req(server, device, key)), key)
+    return certificate_in(server, server.post(pkcs_req(server, device)), device)

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 import scep_ra
 from scep_ra.ca.directory import CAMaterial, load_ca
 from scep_ra.cli.main import main
 from scep_ra.pki.certificates import Certificate, parse_certificate
+from tests.support.keys import rsa_key
 from tests.support.openssl import read_pem
 from tests.support.pki import NOW
 
@@ -79,10 +81,20 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A device that may enroll, and its one-time challenge."""
+    """A device that may enroll, its keys and its one-time challenge."""
 
     device_serial: str
     challenge: str
+
+    @property
+    def key(self) -> rsa.RSAPrivateKey:
+        """Return the key that it enrolls with; no other device may have it."""
+        return rsa_key(self.device_serial)
+
+    @property
+    def next_key(self) -> rsa.RSAPrivateKey:
+        """Return the key that it has after a renewal."""
+        return rsa_key(f"{self.device_serial}, renewed")
 
     @property
     def subject(self) -> str:
@@ -104,10 +116,10 @@ class DataDirectory:
         assert not ended.value.code
         return printed.getvalue()
 
-    def register(self, *, profile: str = "default") -> Registered:
-        """Register a device that no other test knows and make a challenge for it."""
+    def register(self, *options: str, profile: str = "default") -> Registered:
+        """Register a device that no other test knows, with options of `device add`, and make a challenge for it."""
         device_serial = f"SN{secrets.token_hex(6).upper()}"
-        self.run("device", "add", device_serial)
+        self.run("device", "add", device_serial, *options)
         return Registered(device_serial=device_serial, challenge=self.new_challenge(device_serial, profile=profile))
 
     def new_challenge(self, device_serial: str, *, profile: str = "default") -> str:
