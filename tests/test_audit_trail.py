@@ -33,6 +33,13 @@ def configured(data: Path, **tables: Any) -> Settings:
     return Settings(config=Config.model_validate({**SMALL, **tables}), config_file=None, data_dir=data)
 
 
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[app.Server]:
+    with app.bind_socket("127.0.0.1", 0) as sock:
+        async with app._running(settings, sock, "http://127.0.0.1") as server:
+            yield server
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data directory whose keys are made once for all tests."""
@@ -49,15 +56,9 @@ def settings(made_once: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def parts(settings: Settings) -> AsyncIterator[Parts]:
-    async with app._assembled(settings, "http://127.0.0.1") as server:
+    """Return the parts of a server that has recorded its start."""
+    async with running(settings) as server:
         yield server.parts
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[app.Server]:
-    with app.bind_socket("127.0.0.1", 0) as sock:
-        async with app._running(settings, sock, "http://127.0.0.1") as server:
-            yield server
 
 
 async def recorded(settings: Settings) -> list[AuditRecord]:
@@ -113,16 +114,16 @@ async def test_a_node_that_is_not_named_is_called_as_its_host(settings: Settings
 async def test_heads_are_reported_when_they_moved(parts: Parts) -> None:
     """As the anchors that `scep-ra audit verify` takes; of all nodes on the store."""
     trail = AuditTrail(parts)
+    await trail.report_heads()
     with capture_logs() as log:
         await trail.report_heads()
         await parts.store.record_audit(AuditEvent.KEY_LOADED, {}, utc_now())
-        await trail.report_heads()
         await trail.report_heads()
     [head] = await parts.store.audit_heads()
 
     assert [(line["event"], line["anchor"]) for line in log] == [("audit_head", str(head))]
     assert AuditHead.parse(log[0]["anchor"]) == head
-    assert (log[0]["chain"], log[0]["sequence"], log[0]["digest"]) == ("ra1", 1, head.digest.hex())
+    assert (log[0]["chain"], log[0]["sequence"], log[0]["digest"]) == ("ra1", 4, head.digest.hex())
 
 
 async def test_housekeeping_start_and_stop_report_heads(settings: Settings) -> None:
