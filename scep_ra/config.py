@@ -76,8 +76,8 @@ class LimitsConfig(Table):
     """PKIMessages at work at a time; more are answered 503 with Retry-After."""
 
     max_requests_per_address_per_s: float = Field(default=0.0, ge=0)
-    """Requests of one address (IPv6: /64) a second in the long run, ten times as many at once; more are answered 503
-    with Retry-After. 0 = no limit, because a gateway speaks for many devices. Each worker process counts on its own."""
+    """Requests of one address (IPv6: /64) a second in the long run, ten times as many (at least 10) at once; more are
+    answered 503 with Retry-After. 0 = no limit, because a gateway speaks for many devices."""
 
     crypto_threads: int = Field(default=0, ge=0)
     """Threads for RSA and EC work. 0 = none, the fastest for RSA-2048 and EC; one per processor for larger keys."""
@@ -280,7 +280,7 @@ class ProfileConfig(Table):
     lockout_attempts: int = Field(default=10, ge=0)
     """Wrong challenges from one address (IPv6: /64), or for one device, that lock it out: a static challenge is then
     refused unseen, and refusals are not put on record. A device still gets in from an address that made no mistake.
-    0 = never. Each worker process counts on its own."""
+    0 = never. Each worker process counts for itself, up to its share of the number."""
 
     lockout_window_s: float = Field(default=300.0, gt=0)
     """Within which they are counted, and for how long the lock holds."""

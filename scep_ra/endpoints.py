@@ -95,7 +95,7 @@ def _enrollment_service(name: str, profile: ProfileConfig, parts: Parts) -> Enro
         store=parts.store,
         authorizer=parts.authorizers[profile.authorizer],
         ca=parts.authorities[profile.ca],
-        lockout=Lockout(attempts=profile.lockout_attempts, window_s=profile.lockout_window_s),
+        lockout=_lockout(profile, parts.settings.config.server.workers),
         refusals=parts.refusals,
         forbidden_keys=_keys_of_authorities(parts),
         other_contents={
@@ -106,6 +106,12 @@ def _enrollment_service(name: str, profile: ProfileConfig, parts: Parts) -> Enro
         now=utc_now,
         random=secrets.token_bytes,
     )
+
+
+def _lockout(profile: ProfileConfig, workers: int) -> Lockout:
+    """Return this process's share of the lock-out: connections are spread over the workers, and so are the guesses."""
+    attempts = profile.lockout_attempts and max(1, profile.lockout_attempts // workers)
+    return Lockout(attempts=attempts, window_s=profile.lockout_window_s)
 
 
 def _keys_of_authorities(parts: Parts) -> frozenset[bytes]:
