@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,28 +21,17 @@ from structlog.testing import capture_logs
 from scep_ra import app
 from scep_ra.aaa.base import Accept, Defer
 from scep_ra.app import Health, Server, bind_socket
-from scep_ra.config import Config, Settings
+from scep_ra.config import Settings
 from scep_ra.enrollment.service import EnrollmentService
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.parts import load_cas, load_ras, open_store, utc_now
 from scep_ra.pki.certificates import Certificate
-from scep_ra.pki.profiles import ExtendedKeyUsage, KeyUsage
 from scep_ra.scep.client import IssuedCertificate
-from scep_ra.storage.base import Device as RegisteredDevice
-from scep_ra.storage.base import Store
+from tests.support.composition import configured, register, running
 from tests.support.enrollment import DEVICE, RULES, Clock, Office, ScriptedAuthorizer, ScriptedCA, device_id, fail
-from tests.support.front import Device, Profile, Site
+from tests.support.front import Device
 from tests.support.raw_http import connect
-
-SMALL: dict[str, Any] = {
-    "server": {"port": 0, "shutdown_timeout_s": 5.0},
-    "ca": {"default": {"key_type": "ec-p256", "tiers": 1}},
-}
-
-
-def configured(data: Path, **tables: Any) -> Settings:
-    return Settings(config=Config.model_validate({**SMALL, **tables}), config_file=None, data_dir=data)
 
 
 @pytest.fixture(scope="session")
@@ -64,21 +51,6 @@ def data(made_before: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(data: Path) -> Settings:
     return configured(data)
-
-
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Server, Site]]:
-    """Bring the server up on a free port, with a client beside it."""
-    with bind_socket("127.0.0.1", 0) as sock:
-        port = sock.getsockname()[1]
-        async with app._running(settings, sock, f"http://127.0.0.1:{port}") as server, ClientSession() as session:
-            yield server, Site(port=port, session=session)
-
-
-async def register(store: Store, profile: str = "default") -> str:
-    """Register the device and return a challenge for it."""
-    await store.add_device(RegisteredDevice(device_id=device_id(), created_at=utc_now()))
-    return await Profile(store=store, clock=Clock(), name=profile).challenge()
 
 
 def extensions(certificate: Certificate) -> bytes:
@@ -202,68 +174,6 @@ async def test_a_device_that_is_not_registered_does_not(settings: Settings) -> N
         await server.parts.store.set_device_enabled(device_id(), False, utc_now())
 
         assert not isinstance(await Device(site=site).enroll(challenge), IssuedCertificate)
-
-
-async def test_every_profile_is_served_under_its_name(data: Path) -> None:
-    """And announces what it speaks."""
-    lab = {"algorithms": {"allow_sha1": True, "allow_triple_des": True}, "renewal": {"enabled": False}}
-    async with running(configured(data, profile={"default": {}, "lab": lab})) as (_, site):
-        default = (await site.get("/scep?operation=GetCACaps")).body.split()
-        laboratory = (await site.get("/scep/lab?operation=GetCACaps")).body.split()
-
-    assert set(default) ^ set(laboratory) == {b"SHA-1", b"DES3", b"Renewal"}
-
-
-async def test_a_profile_without_an_ra_speaks_with_the_key_of_its_ca(tmp_path: Path) -> None:
-    """GetCACert is then a single certificate."""
-    settings = configured(
-        tmp_path / "var",
-        ca={"default": {"tiers": 1, "scep_key_usage": True}},
-        ra={},
-        profile={"default": {"ra": ""}},
-    )
-    async with running(settings) as (server, site):
-        challenge = await register(server.parts.store)
-        assert isinstance(await Device(site=site).enroll(challenge), IssuedCertificate)
-        answer = await site.get("/scep?operation=GetCACert")
-
-    assert (answer.content_type, answer.body) == (
-        "application/x-x509-ca-cert",
-        server.parts.chains["default"][0].der,
-    )
-
-
-async def test_the_settings_of_a_profile_reach_the_parts(data: Path) -> None:
-    """Each by its own name."""
-    profile = {
-        "validity_days": 30,
-        "replay_days": 2,
-        "key_usage": ("digital_signature", "non_repudiation"),
-        "extended_key_usage": ("server_auth",),
-        "min_rsa_bits": 3072,
-        "max_clock_skew_s": 60,
-        "queries": "off",
-        "algorithms": {"password_envelope": True},
-        "renewal": {"window_days": 10, "grace_days": 3, "allow_same_key": True},
-        "compat": {"empty_content": "absent", "ca_certificates_in_reply": True},
-    }
-    async with running(configured(data, profile={"default": profile, "plain": {}})) as (server, _):
-        endpoint, plain = server.endpoints["default"], server.endpoints["plain"]
-        rules, wire = endpoint.enrollment._rules, endpoint.server._rules
-
-        assert (rules.validity, rules.replay) == (timedelta(days=30), timedelta(days=2))
-        assert rules.certificate.key_usage == (KeyUsage.DIGITAL_SIGNATURE, KeyUsage.NON_REPUDIATION)
-        assert rules.certificate.extended_key_usage == (ExtendedKeyUsage.SERVER_AUTH,)
-        assert (rules.renewal.window, rules.renewal.grace) == (timedelta(days=10), timedelta(days=3))
-        assert rules.renewal.allow_same_key
-        assert (wire.min_rsa_bits, wire.max_clock_skew) == (3072, timedelta(seconds=60))
-        assert wire.algorithms.password_envelope
-        assert endpoint.server._empty is None
-        assert endpoint.extra_certificates == server.parts.chains["default"]
-        assert not endpoint.queries._enabled
-        assert endpoint.seal is not None
-        assert (plain.seal, plain.extra_certificates, plain.server._empty) == (None, (), b"")
-        assert (plain.enrollment._rules.renewal.window, plain.server._rules.max_clock_skew) == (None, None)
 
 
 async def test_messages_are_bounded_as_configured(data: Path) -> None:

@@ -74,14 +74,16 @@ def answer(
     return status, "" if status == "0" else reply.text(oids.FAIL_INFO)
 
 
-def test_a_device_is_recertified_by_its_idevid_and_then_renews(zero_touch: RunningServer, tmp_path: Path) -> None:
+def test_a_device_is_recertified_by_its_idevid_and_renews_until_aaa_says_no(
+    zero_touch: RunningServer, tmp_path: Path
+) -> None:
     """R-13: from the manufacturer's certificate to one of ours, and from that to its successor; no secret anywhere."""
-    idevid, key = tmp_path / "idevid.pem", write_key(tmp_path / "idevid.key", DEVICE_KEY)
+    idevid, idevid_key = tmp_path / "idevid.pem", write_key(tmp_path / "idevid.key", DEVICE_KEY)
     idevid.write_bytes(pem([make_idevid().der]))
     new, out = write_key(tmp_path / "new.key", NEW_KEY), tmp_path / "first"
     subject = ("--subject", f"serialNumber={DEVICE_SERIAL}")
-    signer = ("--signer-cert", idevid, "--signer-key", key)
-    zero_touch.run("enroll", zero_touch.url(), *subject, *signer, "--key", new, "-o", out)
+    manufacturer = ("--signer-cert", idevid, "--signer-key", idevid_key)
+    zero_touch.run("enroll", zero_touch.url(), *subject, *manufacturer, "--key", new, "-o", out)
     issued = read_certificate(out / "device.pem")
     assert format_name(issued.subject) == f"serialNumber={DEVICE_SERIAL}"
     assert issued.not_after < make_idevid().not_after
@@ -89,6 +91,14 @@ def test_a_device_is_recertified_by_its_idevid_and_then_renews(zero_touch: Runni
     old = ("--renew", out / "device.pem", "--renew-key", new)
     zero_touch.run("enroll", zero_touch.url(), *old, "--key", next_key, "-o", tmp_path / "second")
     assert len(zero_touch.certificates_of(DEVICE_SERIAL)) >= 2
+    # AAA has the last word over both kinds of certificates.
+    renewed = read_certificate(tmp_path / "second" / "device.pem")
+    signers = ((renewed, rsa_key("next LDevID")), (make_idevid(), DEVICE_KEY))
+    zero_touch.run("device", "disable", DEVICE_SERIAL)
+    for signer, key in signers:
+        assert answer(zero_touch, signer, key, certified=rsa_key("last LDevID")) == ("2", "2")
+    zero_touch.run("device", "enable", DEVICE_SERIAL)
+    assert answer(zero_touch, *signers[0], certified=rsa_key("last LDevID")) == ("0", "")
 
 
 def test_a_request_for_another_device_is_refused(zero_touch: RunningServer) -> None:
