@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 import click
@@ -41,14 +41,18 @@ def serve(invocation: Invocation, bind: str | None, port: int | None, workers: i
     """
     if worker:
         _work()
-        return
-    given = {
-        "server.bind": bind,
-        "server.port": port,
-        "server.workers": workers,
-        "log.level": "debug" if invocation.verbose else None,
-    }
-    settings = settings_of(invocation, {key: value for key, value in given.items() if value is not None})
+    else:
+        given = {
+            "server.bind": bind,
+            "server.port": port,
+            "server.workers": workers,
+            "log.level": "debug" if invocation.verbose else None,
+        }
+        _start(invocation, {key: value for key, value in given.items() if value is not None})
+
+
+def _start(invocation: Invocation, overrides: Mapping[str, object]) -> None:
+    settings = settings_of(invocation, overrides)
     _set_up_logging(settings)
     for warning in warnings_about(settings.config):
         _log.warning("weak_setting", setting=warning)

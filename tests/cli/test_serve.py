@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import socket
 import subprocess
@@ -24,9 +25,13 @@ def small(scep_ra: CommandLine) -> CommandLine:
 
 
 @pytest.mark.parametrize("program", [["-m", "scep_ra"], ["-c", "from scep_ra.cli.main import main; main()"]])
-def test_the_server_announces_itself_serves_and_ends_on_sigterm(small: CommandLine, program: list[str]) -> None:
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_the_server_announces_itself_serves_and_ends_on_sigterm(
+    small: CommandLine, program: list[str], workers: list[str]
+) -> None:
     """The URL on standard output answers, log lines are on standard error, the exit status is 0."""
-    command = [sys.executable, *program, "serve", "--data", str(small.data), "--port", "0", "--bind", "127.0.0.1"]
+    options = ["--data", str(small.data), "--port", "0", "--bind", "127.0.0.1", *workers]
+    command = [sys.executable, *program, "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
@@ -71,3 +76,12 @@ def test_a_port_that_is_taken_ends_with_status_2(small: CommandLine) -> None:
 def test_a_port_outside_the_range_is_a_usage_error(small: CommandLine) -> None:
     """Before anything is made."""
     assert small("serve", "--port", "70000").status == 2
+
+
+def test_nobody_is_a_worker_by_hand(small: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hidden option is told apart from the one for people."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    outcome = small("serve", "--worker")
+    assert outcome.status == 2
+    assert "scep-ra serve --workers N" in outcome.err
+    assert "--worker " not in small.ok("serve", "--help").out

@@ -66,11 +66,11 @@ class Log:
         records = [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
         return [each for each in records if {**each, "event": name, **fields} == each]
 
-    def wait_for(self, name: str, **fields: object) -> dict[str, Any]:
-        """Wait until an event is logged and return its first record."""
+    def wait_for(self, name: str, *, times: int = 1, **fields: object) -> dict[str, Any]:
+        """Wait until an event is logged, for the first time or so many times, and return that record."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.events(name, **fields), EVENT_S), self.text()
-        return self.events(name, **fields)[0]
+            assert self._changed.wait_for(lambda: len(self.events(name, **fields)) >= times, EVENT_S), self.text()
+        return self.events(name, **fields)[times - 1]
 
     def check_calm(self) -> None:
         """Fail where the server met a bug of its own."""
@@ -166,6 +166,11 @@ class RunningServer(DataDirectory):
         with urllib.request.urlopen(request, timeout=EVENT_S) as response:
             body: bytes = response.read()
         return body
+
+    def waiting(self, device: Registered) -> str:
+        """Wait until a request of the device waits for an operator and return its ID."""
+        record = self.log.wait_for("enrollment_deferred", device_id=f"serial:{device.device_serial}")
+        return str(record["enrollment_id"])
 
     def fetch_certificate(self, url: str) -> Certificate:
         """Fetch a DER certificate from a URL of this server."""
