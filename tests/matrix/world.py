@@ -44,6 +44,7 @@ from tests.matrix.oracle import (
 )
 from tests.support import manufacturer, scep_messages
 from tests.support.enrollment import (
+    DAY,
     HOUR,
     RULES,
     Clock,
@@ -262,7 +263,7 @@ async def make_world(directory: Path) -> World:
     clock, store = Clock(), await open_store(directory)
     try:
         past = _Past(store=store, clock=clock)
-        used = await past.challenge()
+        used = await past.challenge(lifetime=DAY)
         certificates = {
             **SIGNERS,
             Signer.OURS: await past.enroll(Signer.OURS, used),
@@ -293,13 +294,14 @@ class _Past:
     store: Store
     clock: Clock
 
-    async def challenge(self, device: str = DEVICE, profile: str = Profile.OWN.value) -> str:
-        """Make a challenge that is good for an hour."""
+    async def challenge(
+        self, device: str = DEVICE, profile: str = Profile.OWN.value, *, lifetime: timedelta = HOUR
+    ) -> str:
         secret, row = challenges.new_challenge(
             device_id=parse_device_id(device),
             profile=profile,
             now=self.clock(),
-            lifetime=HOUR,
+            lifetime=lifetime,
             random=secrets.token_bytes,
         )
         await self.store.add_challenge(row)
