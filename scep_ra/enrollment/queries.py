@@ -46,10 +46,11 @@ class QueryService:
         self._now = now
 
     async def certificate(self, signer: Certificate, issuer: bytes, certificate_serial: int) -> Certificate:
-        """Return a certificate by issuer and serial; raise NotAuthorized or UnknownCertificate."""
+        """Return a certificate of this profile by issuer and serial; raise NotAuthorized or UnknownCertificate."""
         await self._check_asker(signer)
         stored = await self._store.certificate(self._ca, certificate_serial) if issuer == self._issuer else None
-        if stored is None:
+        # Profiles of one CA may serve several tenants, who learn nothing of each other's devices.
+        if stored is None or stored.profile != self._profile:
             raise UnknownCertificate("no certificate with this issuer and serial")
         return parse_certificate(stored.der)
 

@@ -89,6 +89,14 @@ async def test_a_certificate_of_another_issuer_is_unknown(office: Office, querie
         await queries.certificate(mine, ISSUER, make_ra(CA).certificate.certificate_serial)
 
 
+async def test_a_certificate_of_another_profile_is_unknown(office: Office, queries: QueryService) -> None:
+    """Though the same CA has issued it: it may be another tenant's."""
+    mine, theirs = await office.enroll(), await office.with_rules(profile="lab").enroll(owner="other device")
+
+    with pytest.raises(UnknownCertificate):
+        await queries.certificate(mine, ISSUER, theirs.certificate_serial)
+
+
 # --- GetCRL --------------------------------------------------------------------------------------------------------
 
 

@@ -33,11 +33,13 @@ from tests.matrix.world import (
     certified_key_of,
     key_of,
     make_front,
+    message_of,
     open_line,
     recipient_of,
 )
 from tests.support.enrollment import ScriptedAuthorizer, open_store
 from tests.support.keys import spki
+from tests.support.scep_messages import issuer_and_serial
 from tests.support.scep_replies import certificates_of, read_reply
 
 ANSWERS: Final[Mapping[AAA, Decision | Exception]] = {
@@ -46,7 +48,11 @@ ANSWERS: Final[Mapping[AAA, Decision | Exception]] = {
     AAA.ERROR: Unavailable("the AAA server said 500"),
     AAA.TIMEOUT: Unavailable("the AAA server gave no answer within 5 s"),
 }
-FAIL_INFO: Final = {"1": Outcome.BAD_MESSAGE_CHECK.value, "2": Outcome.BAD_REQUEST.value}
+FAIL_INFO: Final = {
+    "1": Outcome.BAD_MESSAGE_CHECK.value,
+    "2": Outcome.BAD_REQUEST.value,
+    "4": Outcome.BAD_CERT_ID.value,
+}
 ALL_STATES: Final = frozenset(EnrollmentState)
 
 
@@ -92,6 +98,7 @@ class Bench:
     authorizer: ScriptedAuthorizer = field(default_factory=ScriptedAuthorizer)
     store: Store | None = None
     situation: object = None  # what the store was made for
+    wanted: Signer = Signer.OURS  # whose certificate a GetCert asks for
 
     async def play(self, cell: Cell) -> Observation:
         """Put the world as the cell wants it, send the message, and say what came of it."""
@@ -103,6 +110,23 @@ class Bench:
         """Poll for a request that another, or the same, signer has begun, and on which an operator has to decide."""
         await self._prepare(Policy(approval=cell.approval), (begun_by, cell.challenge, standing))
         return await self._observe(cell)
+
+    async def fetch(self, wanted: Signer) -> str:
+        """Let the holder of OURS ask for a certificate by issuer and serial."""
+        await self._prepare(Policy(), None)
+        self.wanted = wanted
+        cell = Cell(kind=Kind.GET_CERT, signer=Signer.OURS, challenge=Challenge.NONE, aaa=AAA.YES, profile=Profile.OWN)
+        certificate = self.world.certificates[wanted]
+        message = message_of(
+            cell.kind,
+            cell.signer,
+            self.world.certificates[cell.signer],
+            issuer_and_serial(certificate),
+            cell.profile.value,
+        )
+        status, body = await self.line.post(cell.profile.value, message)
+        assert status == 200
+        return self._read(cell, body, frozenset())
 
     # --- before
 
@@ -193,7 +217,8 @@ class Bench:
             (crl,) = cms.ContentInfo.load(certs_only)["content"]["crls"]
             return Outcome.CRL.value if crl.chosen.native else "no CRL"
         (certificate,) = map(parse_certificate, certificates_of(certs_only))
-        if certificate == self.world.certificates[Signer.OURS]:
+        if cell.kind is Kind.GET_CERT:
+            assert certificate == self.world.certificates[self.wanted]
             return Outcome.CERTIFICATE.value
         assert new == {certificate.der}
         assert (certificate.spki, certificate.subject) == (spki(certified_key_of(cell.signer)), SUBJECT)

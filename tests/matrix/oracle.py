@@ -95,6 +95,7 @@ class Outcome(Enum):
     PENDING = "PENDING"
     BAD_REQUEST = "FAILURE badRequest"
     BAD_MESSAGE_CHECK = "FAILURE badMessageCheck"
+    BAD_CERT_ID = "FAILURE badCertId"
     UNAVAILABLE = "HTTP 503"
 
 

@@ -167,3 +167,11 @@ async def test_what_waits_is_collected_by_whoever_began_it(bench: Bench, begun_b
         wanted = collected(begun_by=begun_by, polled_by=cell.signer, standing=standing, aaa=cell.aaa)
         found += difference(cell, await bench.collect(cell, begun_by, standing), expected(cell, wanted))
     assert "\n".join(found) == ""
+
+
+@pytest.mark.parametrize("wanted", [Signer.OURS, Signer.EXPIRED, Signer.REVOKED, Signer.TENANT, Signer.FOREIGN])
+async def test_a_holder_fetches_certificates_of_its_own_profile_and_no_others(bench: Bench, wanted: Signer) -> None:
+    """GetCert: what another tenant has, or another CA has issued, is as unknown as what does not exist."""
+    is_theirs = wanted in (Signer.TENANT, Signer.FOREIGN)
+    outcome = Outcome.BAD_CERT_ID if is_theirs else Outcome.CERTIFICATE
+    assert await bench.fetch(wanted) == outcome.value
