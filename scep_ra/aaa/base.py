@@ -27,7 +27,7 @@ class AccessRequest:
     renewal: bool  # a certificate of ours signed the request
     recheck: bool = False  # the request was accepted before: does the answer still hold?
     transaction_id: str = ""
-    csr: bytes = b""  # DER; for backends that look at names, keys or the challenge themselves
+    csr: bytes = b""  # DER; for backends that look at names or keys themselves, or, unless rechecking, the challenge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,11 @@ from scep_ra.aaa.base import AccessRequest
 from scep_ra.storage.base import Enrollment
 
 
-def access_request(enrollment: Enrollment, *, source: str, recheck: bool) -> AccessRequest:
-    """Return what the authorizer is asked; `source` is the peer's address now, "" when nobody is at the line."""
+def access_request(enrollment: Enrollment, *, source: str, recheck: bool, csr: bytes | None = None) -> AccessRequest:
+    """Return what the authorizer is asked; `source` is the peer's address now, "" when nobody is at the line.
+
+    `csr` is the DER request as received, while it is at hand; what is kept of it lacks the challenge.
+    """
     return AccessRequest(
         device_id=enrollment.device_id,
         profile=enrollment.key.profile,
@@ -18,5 +21,5 @@ def access_request(enrollment: Enrollment, *, source: str, recheck: bool) -> Acc
         renewal=enrollment.renewal_of is not None,
         recheck=recheck,
         transaction_id=enrollment.key.transaction_id,
-        csr=enrollment.csr,
+        csr=enrollment.csr if csr is None else csr,
     )

@@ -164,7 +164,7 @@ class EnrollmentService:
             enrollment_id=deliberation.decision_id,
             key=key,
             csr_digest=csr_digest,
-            csr=request.csr.der,
+            csr=request.csr.without_challenge(),
             spki_digest=request.csr.spki_digest,
             ca=self._ca,
             state=EnrollmentState.PENDING,
@@ -182,7 +182,8 @@ class EnrollmentService:
         self, enrollment: Enrollment, request: EnrollmentRequest, spend: bytes | None, deliberation: Deliberation
     ) -> Enrollment:
         """Ask AAA about a request seen for the first time, and return it as recorded: PENDING or ISSUING."""
-        decision = await self._authorizer.authorize(access_request(enrollment, source=request.source, recheck=False))
+        question = access_request(enrollment, source=request.source, recheck=False, csr=request.csr.der)
+        decision = await self._authorizer.authorize(question)
         match decision:
             case Accept():
                 return await self._accepted(enrollment, request, decision, spend, deliberation)

@@ -89,6 +89,21 @@ class CertificationRequest:
             raise MalformedData("challengePassword is too long")
         return decode_string(values[0]) or None
 
+    def without_challenge(self) -> bytes:
+        """Return the DER request without its challengePassword, for keeping: a secret in it would outlive its use.
+
+        Without one these are the octets received; otherwise the signature no longer fits. Raise MalformedData.
+        """
+        if not self.attribute_values(oids.CHALLENGE_PASSWORD):
+            return self.der
+        reader, kept = der.Reader(self.attributes), b""
+        while not reader.at_end():
+            attribute = reader.element()
+            if der.Reader(attribute).enter().oid() != oids.CHALLENGE_PASSWORD:
+                kept += attribute
+        info = der.sequence(der.integer(self.version), self.subject, self.spki, der.element(der.context(0), kept))
+        return der.sequence(info, self.signature_algorithm, der.bit_string(self.signature))
+
     @property
     def requested_extensions(self) -> tuple[Extension, ...]:
         """Return the extensions asked for, under any of the three attribute types; raise MalformedData."""

@@ -17,6 +17,7 @@ from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import BackendError
 from scep_ra.identity.types import DeviceID
 from scep_ra.storage.audit_chain import AuditEvent, AuditHead, AuditRecord
+from scep_ra.storage.sessions import DisconnectStore, OutboxStore, SessionStore
 
 
 class AlreadyExists(BackendError):
@@ -94,7 +95,7 @@ class DeviceStore(Protocol):
         ...
 
     async def update_device(self, device: Device, now: datetime) -> bool:
-        """Replace everything but the ID and `created_at`; return False when there is no such device."""
+        """Replace everything but the ID, `created_at` and `enabled`; return False when there is no such device."""
         ...
 
     async def remove_device(self, device_id: DeviceID, now: datetime) -> bool:
@@ -153,7 +154,7 @@ class Enrollment:
     enrollment_id: str  # 32 hex digits, random
     key: EnrollmentKey
     csr_digest: bytes  # SHA-256 of the CSR
-    csr: bytes  # DER
+    csr: bytes  # DER, without the challenge
     spki_digest: bytes  # SHA-256 of the SubjectPublicKeyInfo that is to be certified
     ca: str  # name of the CA in the configuration that is to sign, and that issued `renewal_of`
     state: EnrollmentState
@@ -462,7 +463,17 @@ class AuditLog(Protocol):
 
 
 class Store(
-    DeviceStore, ChallengeStore, EnrollmentStore, DecisionStore, CertificateStore, CRLStore, AuditLog, Protocol
+    DeviceStore,
+    ChallengeStore,
+    EnrollmentStore,
+    DecisionStore,
+    CertificateStore,
+    CRLStore,
+    SessionStore,
+    OutboxStore,
+    DisconnectStore,
+    AuditLog,
+    Protocol,
 ):
     """Everything together, as the composition root opens it."""
 

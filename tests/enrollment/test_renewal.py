@@ -17,7 +17,14 @@ import pytest
 from scep_ra.aaa.base import Accept, Defer, Reject
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.enrollment.errors import EnrollmentError, NotAuthorized, RenewalRefused
-from scep_ra.enrollment.renewal import RenewalRules, check_live, check_renewal, check_validity, check_window
+from scep_ra.enrollment.renewal import (
+    RenewalRules,
+    check_live,
+    check_renewal,
+    check_still_entitled,
+    check_validity,
+    check_window,
+)
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.enrollment.types import ExistingCertificate, Granted, Outcome, StandIn, Undecided
 from scep_ra.pki import der, oids
@@ -171,6 +178,41 @@ def test_the_same_key_is_a_matter_of_the_profile() -> None:
     check_renewal(csr, stored(), signer(), RenewalRules(allow_same_key=True))
     with pytest.raises(RenewalRefused, match="allow_same_key is off"):
         check_renewal(csr, stored(), signer(), RenewalRules())
+
+
+@pytest.mark.parametrize(
+    ("row", "successor"),
+    [
+        (stored(), None),
+        (replace(stored(), successor=0xA), 0xA),
+        (replace(stored(), successor=0xA, revoke_at=NOW), 0xA),
+        (replace(stored(), successor=0xA, revoke_at=NOW, revoked_at=NOW, revocation_reason=4), 0xA),
+        (replace(stored(), successor=0xA, revoke_at=NOW), None),  # the store says AlreadyRenewed
+    ],
+)
+def test_being_replaced_by_its_own_successor_takes_no_right_away(row: StoredCertificate, successor: int | None) -> None:
+    """A device whose answer was lost asks again, when the old certificate may be superseded already."""
+    check_still_entitled(row, successor)
+
+
+@pytest.mark.parametrize(
+    ("row", "successor", "reason"),
+    [
+        (None, None, "is gone"),
+        (replace(stored(), revoked_at=NOW, revocation_reason=4), None, "revoked meanwhile"),
+        (replace(stored(), revoke_at=NOW), None, "revoked meanwhile"),
+        (replace(stored(), revoke_at=NOW), 0xA, "revoked meanwhile"),
+        (replace(stored(), successor=0xA, revoked_at=NOW, revocation_reason=1), 0xA, "revoked meanwhile"),
+        (replace(stored(), successor=0xA, revoked_at=NOW, revocation_reason=4), 0xB, "revoked meanwhile"),
+    ],
+    ids=["gone", "revoked", "replaced", "replaced while issuing", "stolen", "another successor"],
+)
+def test_a_certificate_can_lose_its_right_to_a_successor_on_the_way(
+    row: StoredCertificate | None, successor: int | None, reason: str
+) -> None:
+    """R-06, between the request and the certificate."""
+    with pytest.raises(RenewalRefused, match=reason):
+        check_still_entitled(row, successor)
 
 
 # --- on a store ----------------------------------------------------------------------------------------------------

@@ -253,6 +253,24 @@ def test_requests_we_build_are_read_by_another_parser(key: PrivateKey) -> None:
     assert ours.requested_extensions == (san,)
 
 
+def test_what_is_kept_of_a_request_lacks_the_challenge_and_nothing_else() -> None:
+    """V21: a secret at rest outlives its use; without one, the octets stay as they came."""
+    san = Extension(oid=oids.SUBJECT_ALT_NAME, critical=True, value=der.sequence(b"\x82\x09a.example"))
+    subject, key = parse_name("O=Test,CN=device-1"), SoftwareKey(rsa_key())
+    request = parse_request(
+        build_request(subject=subject, key=key, challenge_password="correct horse", extensions=[san])
+    )
+
+    kept = parse_request(request.without_challenge())
+
+    assert b"correct horse" in request.der
+    assert b"correct horse" not in kept.der
+    kept.check_form()
+    assert (kept.subject, kept.spki, kept.requested_extensions) == (subject, key.spki, (san,))
+    assert kept.challenge_password is None
+    assert kept.without_challenge() == kept.der
+
+
 def test_a_bare_request_has_an_empty_attributes_field() -> None:
     """RFC 2986 4.1: the field itself is not optional."""
     octets = build_request(subject=parse_name("CN=x"), key=SoftwareKey(rsa_key()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -106,6 +107,35 @@ async def test_an_unknown_certificate_is_reported(ca: str, certificate_serial: i
     with pytest.raises(UnknownCertificate, match=f"serial {certificate_serial:x}") as caught:
         await scene.service.revoke(ca, certificate_serial, RevocationReason.UNSPECIFIED)
     assert caught.value.code == "unknown-certificate"
+
+
+async def test_what_is_due_is_revoked_as_superseded_and_nothing_else(scene: Scene) -> None:
+    """Whatever the number of pages; those whose time has not come stay."""
+    due = [replace(stored(serial), revoke_at=NOW - timedelta(seconds=serial % 2)) for serial in range(0x1000, 0x10FA)]
+    later = replace(stored(0x2000), revoke_at=NOW + timedelta(seconds=1))
+    scene.store.certificates |= {("test", row.certificate_serial): row for row in (*due, later)}
+
+    assert await scene.service.revoke_due() == 250
+    assert await scene.service.revoke_due() == 0
+    revoked = [row for row in scene.store.certificates.values() if row.revoked_at is not None]
+    assert {(row.revoked_at, row.revocation_reason) for row in revoked} == {(NOW, RevocationReason.SUPERSEDED)}
+    assert len(revoked) == 250
+
+
+async def test_what_another_node_revokes_meanwhile_is_not_counted(scene: Scene) -> None:
+    """Its date and reason stay."""
+    scene.store.certificates["test", 0x101] = replace(stored(0x101), revoke_at=NOW)
+
+    class Slow(MemoryRevocationStore):
+        async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
+            found = await super().due_revocations(now, limit)
+            await self.revoke_certificate("test", 0x101, now, RevocationReason.KEY_COMPROMISE)
+            return found
+
+    store = Slow(scene.store.certificates.values())
+
+    assert await RevocationService(store=store, cas={}, now=scene.clock).revoke_due() == 0
+    assert store.certificates["test", 0x101].revocation_reason == RevocationReason.KEY_COMPROMISE
 
 
 async def test_a_second_revocation_says_so_and_changes_nothing(scene: Scene) -> None:
