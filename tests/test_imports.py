@@ -23,11 +23,13 @@ RANKS: Final = MappingProxyType(
         "pki": 1,
         "scep": 2,
         "identity": 2,
+        "radius": 2,
         "enrollment.types": 3,
         "enrollment.states": 3,
         "aaa.base": 3,
         "ca.base": 3,
         "storage.base": 3,
+        "storage.sessions": 3,
         "storage.audit_chain": 3,
         "enrollment": 4,
         "revocation": 4,
@@ -67,6 +69,7 @@ HOMES: Final = MappingProxyType(
         "sqlite3": ("storage",),
         "click": ("cli",),
         "pydantic": ("config", "config_file", "aaa", "ca"),
+        "pyrad": ("radius",),
         "asn1crypto": (),  # a second opinion for tests; its parsing time is quadratic for hostile input
     }
 )
