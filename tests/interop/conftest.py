@@ -1,4 +1,4 @@
-"""One server for all tests, with a profile for clients of today and one for those that know only old algorithms."""
+"""One server for all tests, with a profile for clients of today, one for old algorithms, one where operators decide."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ insecure_des_and_md5 = true
 
 [profile.legacy.renewal]
 allow_same_key = true
+
+[profile.approved]
+approval = "first"
+
+[profile.approved.algorithms]
+allow_sha1 = true
+insecure_des_and_md5 = true
 """
 
 

@@ -10,10 +10,15 @@ from subprocess import CompletedProcess
 import pytest
 
 from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.names import parse_name
 from tests.support.certmonger import SUBMIT_ISSUED, SUBMIT_REJECTED, Certmonger, submit
 from tests.support.enrolling import pkcs_req
 from tests.support.openssl import read_pem, verify_strictly, write_pem
 from tests.support.server import Registered, RunningServer
+
+# `refresh` returns at once and has no -w; each question takes the daemon some 20 ms.
+AWAIT = "for _ in $(seq 500); do getcert list -i first | grep -qE 'MONITORING|CA_REJECTED' && break; done"
+
 
 # --- the helper, which does one HTTP request ------------------------------------------------------------------------
 
@@ -92,11 +97,16 @@ class Host:
         return self._daemon.run("\n".join(lines))
 
     def request(self, device: Registered) -> str:
-        """Return the line that makes a key and asks for a certificate."""
+        """Return the line that makes a key, asks for a certificate, and ends when it is there, refused or pending."""
         files = f"-k {self.directory}/device.key -f {self.directory}/device.pem"
         return (
             f"getcert request -c test -I first {files} -N {device.subject} -L {device.challenge} -w --wait-timeout 15"
         )
+
+    def ask_for_approval(self, device: Registered) -> str:
+        """Ask in the profile where an operator decides; return what getcert says of it then."""
+        add = f"getcert add-scep-ca -c test -u {self.server.url('approved')}"
+        return self.run(add, f"{self.request(device)} || true", "getcert list -i first")
 
     def issued(self) -> Certificate:
         certificate = read_pem(self.directory / "device.pem")[0]
@@ -124,6 +134,26 @@ def test_the_daemon_enrolls_and_renews_with_a_new_key(host: Host) -> None:
     assert first.subject == second.subject
     serials = {record["serial"] for record in host.server.certificates_of(device.device_serial)}
     assert serials == {f"{each.certificate_serial:x}" for each in (first, second)}
+
+
+def test_the_daemon_polls_and_gets_its_certificate_after_an_approval(host: Host) -> None:
+    """It shows CA_WORKING until `refresh`, or its own clock, has it ask by CertPoll."""
+    device = host.server.register(profile="approved")
+    assert "status: CA_WORKING" in host.ask_for_approval(device)
+    host.server.run("request", "approve", host.server.waiting(device))
+    said = host.run("getcert refresh -i first", AWAIT, "getcert list -i first")
+    assert "status: MONITORING" in said, said
+    assert host.issued().subject == parse_name(device.subject)
+
+
+def test_the_daemon_stops_polling_after_a_rejection(host: Host) -> None:
+    """The FAILURE has the form that it reads."""
+    device = host.server.register(profile="approved")
+    assert "status: CA_WORKING" in host.ask_for_approval(device)
+    host.server.run("request", "reject", host.server.waiting(device), "--note", "unknown to the branch office")
+    said = host.run("getcert refresh -i first", AWAIT, "getcert list -i first")
+    assert "status: CA_REJECTED" in said, said
+    assert host.server.certificates_of(device.device_serial) == []
 
 
 def test_the_daemon_is_rejected_for_a_wrong_challenge_and_stops_asking(host: Host) -> None:

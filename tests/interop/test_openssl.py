@@ -10,13 +10,10 @@ from subprocess import CompletedProcess
 import pytest
 
 from scep_ra.pki.certificates import Certificate
-from scep_ra.scep.client import IssuedCertificate
-from scep_ra.scep.server import EnrollmentRequested
 from tests.support.enrolling import certificate_in, enroll, pkcs_req, status_of
 from tests.support.keys import spki
 from tests.support.openssl import verify_strictly, write_pem
 from tests.support.programs import Program
-from tests.support.scep_pair import ScepPair, device_key, make_csr, make_requester
 from tests.support.server import RunningServer, make_data_directory, running_server
 
 
@@ -82,15 +79,12 @@ def test_a_success_verifies_as_cms(openssl: Program, server: RunningServer, tmp_
     _check_cms(openssl, tmp_path, reply, server.ca.chain)
 
 
-def test_a_pending_verifies_as_cms(openssl: Program, tmp_path: Path) -> None:
-    """The registry never defers, so the core is asked for it."""
-    pair, key = ScepPair(), device_key()
-    client = pair.client(make_requester(key))
-    event = pair.carry(client.enroll(make_csr(key)))
-    assert isinstance(event, EnrollmentRequested)
-    reply = pair.server.pending(event.reply_to)
-    _check_cms(openssl, tmp_path, reply.body, pair.ca.chain)
-    assert not isinstance(client.receive(reply.body), IssuedCertificate)
+def test_a_pending_verifies_as_cms(openssl: Program, server: RunningServer, tmp_path: Path) -> None:
+    """As a failure does."""
+    device = server.register(profile="approved")
+    reply = server.post(pkcs_req(server, device), profile="approved")
+    assert status_of(server, reply) == "3"
+    _check_cms(openssl, tmp_path, reply, server.ca.chain)
 
 
 def _verify(

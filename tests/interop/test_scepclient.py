@@ -36,12 +36,22 @@ class Client:
         """Ask for a certificate; with one present already this is a renewal."""
         # It would send the request it has kept, challenge and all, once more.
         (self.directory / "csr.pem").unlink(missing_ok=True)
+        return self._scepclient(*self._arguments(device, challenge, profile), *options, cwd=self.directory)
+
+    def wait_for_approval(self, device: Registered) -> None:
+        """Ask until the answer is PENDING; it would ask again after 30 s."""
+        self._scepclient.until("pkiStatus=PENDING", *self._arguments(device, None, "approved"), cwd=self.directory)
+
+    def ask_again(self, device: Registered) -> CompletedProcess[str]:
+        """Send the request that it has kept."""
+        return self._scepclient(*self._arguments(device, None, "approved"), cwd=self.directory)
+
+    def _arguments(self, device: Registered, challenge: str | None, profile: str) -> tuple[str | Path, ...]:
         key = write_key(self.directory / "client.key", device.key)
-        return self._scepclient(
+        return (
             *("-server-url", self.server.url(profile), "-private-key", key, "-certificate", self.certificate),
             *("-challenge", device.challenge if challenge is None else challenge, "-cn", device.device_serial),
-            *("-organization", "Test", "-ou", "", *options),
-            cwd=self.directory,
+            *("-organization", "Test", "-ou", ""),
         )
 
     def issued(self) -> Certificate:
@@ -86,6 +96,27 @@ def test_a_wrong_or_missing_challenge_is_refused_with_bad_request(client: Client
     outcome = client.request(device, challenge=challenge)
     assert outcome.returncode == 1
     assert "badRequest" in outcome.stdout + outcome.stderr
+    assert not client.certificate.exists()
+
+
+def test_it_gets_its_certificate_after_an_approval(client: Client) -> None:
+    """It sends its request again rather than poll: the spent challenge in it does no harm."""
+    device = client.server.register(profile="approved")
+    client.wait_for_approval(device)
+    client.server.run("request", "approve", client.server.waiting(device))
+    outcome = client.ask_again(device)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert client.issued().spki == spki(device.key)
+
+
+def test_it_is_refused_after_a_rejection(client: Client) -> None:
+    """However often it asks."""
+    device = client.server.register(profile="approved")
+    client.wait_for_approval(device)
+    client.server.run("request", "reject", client.server.waiting(device))
+    for outcome in (client.ask_again(device), client.ask_again(device)):
+        assert outcome.returncode == 1
+        assert "badRequest" in outcome.stdout + outcome.stderr
     assert not client.certificate.exists()
 
 

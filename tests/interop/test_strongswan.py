@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -12,7 +13,7 @@ from scep_ra.pki import oids
 from scep_ra.pki.certificates import Certificate, parse_certificate
 from scep_ra.pki.names import parse_name
 from tests.support.key_files import write_key
-from tests.support.keys import spki
+from tests.support.keys import rsa_key, spki
 from tests.support.openssl import verify_strictly
 from tests.support.programs import Program, require_program
 from tests.support.server import Registered, RunningServer, make_data_directory, running_server
@@ -92,6 +93,44 @@ def test_it_enrolls_with_aes(client: Client, digest: str) -> None:
     assert client.server.certificates_of(device.device_serial)[0]["serial"] == f"{certificate.certificate_serial:x}"
 
 
+def test_a_host_name_that_aaa_asserts_is_certified(client: Client) -> None:
+    """The device asks for CN=router, and the registry has that of it."""
+    device = client.server.register("--attribute", "commonName=router")
+    outcome = client.request(device, "--password", device.challenge, name="router")
+    assert outcome.returncode == 0, outcome.stderr
+    assert client.check_issued().subject == parse_name(f"O=Test,serialNumber={device.device_serial},CN=router")
+
+
+def test_a_name_that_nobody_vouches_for_is_refused(client: Client) -> None:
+    """CERT VU#971035: with a challenge of one's own one would be somebody else."""
+    device = client.server.register()
+    _check_refused(client.request(device, "--password", device.challenge, name="administrator"))
+    (line,) = client.server.run("request", "list", "--refused", "--device", device.device_serial).splitlines()[1:]
+    assert "subject attribute commonName 'administrator' is not vouched for" in line
+    client.enroll(device)
+
+
+def test_the_key_of_another_device_is_refused(client: Client) -> None:
+    """Two devices with one key are one device twice; the challenge stays good for a key of its own."""
+    first, second = client.server.register(), client.server.register()
+    client.enroll(first)
+    _check_refused(client.request(second, "--password", second.challenge, key=first.key))
+    client.enroll(second)
+
+
+def test_a_device_has_no_more_certificates_than_its_profile_allows(client: Client) -> None:
+    """Two in the default one; the third is issued once one of them is revoked."""
+    device = client.server.register()
+    first = client.enroll(device)
+    keys = [rsa_key(f"{device.device_serial}, {number}") for number in (2, 3)]
+    challenges = [client.server.new_challenge(device.device_serial) for _ in keys]
+    asked = [("--password", challenge) for challenge in challenges]
+    assert client.request(device, *asked[0], key=keys[0]).returncode == 0
+    _check_refused(client.request(device, *asked[1], key=keys[1]))
+    client.server.run("certificate", "revoke", f"{first.certificate_serial:x}")
+    assert client.request(device, *asked[1], key=keys[1]).returncode == 0
+
+
 @pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
 def test_it_enrolls_with_3des_where_that_is_allowed(client: Client, digest: str) -> None:
     """GetCACaps announces DES3 and SHA-1, otherwise the client would not try."""
@@ -156,6 +195,24 @@ def test_the_same_request_again_gets_the_same_certificate(client: Client) -> Non
     assert client.enroll(device) == client.enroll(device)
 
 
+def test_it_polls_until_an_operator_approves(client: Client) -> None:
+    """PENDING, then CertPoll every second; a renewal needs no approval any more."""
+    device = client.server.register(profile="approved")
+    outcome = _decided_meanwhile(client, device, "approve")
+    assert outcome.returncode == 0, outcome.stderr
+    assert client.check_issued().spki == spki(device.key)
+    write_key(client.directory / "device.key", device.key)
+    renewed = client.request(device, *_OLD, key=device.next_key, profile="approved", output="new.der")
+    assert renewed.returncode == 0, renewed.stderr
+
+
+def test_it_is_refused_once_an_operator_rejects(client: Client) -> None:
+    """The answer to its next CertPoll is FAILURE, and it stops asking."""
+    device = client.server.register(profile="approved")
+    _check_refused(_decided_meanwhile(client, device, "reject"))
+    assert client.server.certificates_of(device.device_serial) == []
+
+
 def test_it_renews_with_a_new_key_and_no_challenge(client: Client) -> None:
     """I-12: RenewalReq, signed with the certificate to be replaced."""
     device = client.server.register()
@@ -206,6 +263,15 @@ def test_another_device_cannot_be_renewed(client: Client) -> None:
 
 
 _OLD = ("--cert", "device.der", "--key", "device.key")
+
+
+def _decided_meanwhile(client: Client, device: Registered, decision: str) -> CompletedProcess[str]:
+    """Let it ask, have an operator decide while it polls, and return how it ended."""
+    with ThreadPoolExecutor() as pool:
+        patience = ("--maxpolltime", "30")
+        ended = pool.submit(client.request, device, "--password", device.challenge, *patience, profile="approved")
+        client.server.run("request", decision, client.server.waiting(device))
+        return ended.result()
 
 
 def _check_refused(outcome: CompletedProcess[str]) -> None:

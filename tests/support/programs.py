@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,25 @@ class Program:
             errors="replace",
             timeout=_PATIENCE_S,
         )
+
+    def until(self, text: str, *arguments: str | Path, cwd: Path) -> None:
+        """Run it until it writes a line with this text, then end it; fail when it ends before."""
+        with subprocess.Popen(
+            [self.path, *map(str, arguments)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            impatience = threading.Timer(_PATIENCE_S, process.kill)
+            impatience.start()
+            said = ""
+            try:
+                for line in process.stdout:
+                    said += line
+                    if text in line:
+                        return
+                pytest.fail(f"it never said {text!r} but: {said}")
+            finally:
+                impatience.cancel()
+                process.kill()
 
     def to_file(self, output: Path, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run it with its standard output, bytes of any kind, in a file."""
