@@ -117,6 +117,19 @@ class ScriptedAuthorizer:
             raise self.script[0]
 
 
+class Meanwhile(ScriptedAuthorizer):
+    """An AAA that says yes, and before its first answer something else happens."""
+
+    def __init__(self, happening: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._happenings = [happening]
+
+    async def authorize(self, request: AccessRequest) -> Decision:
+        while self._happenings:
+            await self._happenings.pop()()
+        return await super().authorize(request)
+
+
 Step = Callable[[LocalCA, bytes], Awaitable[Issued | IssuePending]]
 
 
