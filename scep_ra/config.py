@@ -10,19 +10,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-# Names appear in URLs and file names, so the alphabet is narrow and nothing in it can leave a directory.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+from scep_ra.config_aaa import AuthorizerConfig, RegistryConfig
+from scep_ra.config_base import Name, Table
 
 # Far more than processors: a number that is mistyped must not take the machine down.
 MAX_WORKERS: Final = 64
-
-
-class Table(BaseModel):
-    """Base of all tables: unknown keys are refused, values are of the written type, nothing changes afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class ServerConfig(Table):
@@ -169,13 +161,6 @@ class RAConfig(Table):
     """Validity of the RA certificate."""
 
 
-class AuthorizerConfig(Table):
-    """A PKI-AAA backend: decides which device may have a certificate."""
-
-    type: Literal["registry", "accept-all"] = "registry"
-    """Kind of backend: "registry" is the embedded list of devices (`scep-ra device`); "accept-all" is for a lab."""
-
-
 class TrustConfig(Table):
     """Who besides our CAs vouches for devices: a manufacturer by its certificates (IDevID, Cisco: SUDI), or RAs."""
 
@@ -315,7 +300,7 @@ class ProfileConfig(Table):
     device asks for, octet by octet (Cisco IOS needs that), where device ID, AAA or subject_allowed vouch for every
     attribute of it. docs/naming.md has an example for each kind of client."""
 
-    subject_allowed: tuple[str, ...] = ()
+    subject_allowed: tuple[str, ...] = ("C=*", "ST=*", "L=*", "O=*")
     """What devices may claim in their subject though AAA does not say it, * for any text: ["O=Example", "OU=*",
     "CN=*.example.com"]."""
 
@@ -368,7 +353,7 @@ class Config(Table):
     log: LogConfig = LogConfig()
     ca: dict[Name, CAConfig] = {"default": CAConfig()}
     ra: dict[Name, RAConfig] = {"default": RAConfig()}
-    aaa: dict[Name, AuthorizerConfig] = {"registry": AuthorizerConfig()}
+    aaa: dict[Name, AuthorizerConfig] = {"registry": RegistryConfig()}
     trust: dict[Name, TrustConfig] = {}
     profile: dict[Name, ProfileConfig] = {"default": ProfileConfig()}
 

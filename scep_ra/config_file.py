@@ -11,17 +11,20 @@ import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, Table, TrustConfig
+from scep_ra.aaa.registry import check_type
+from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, TrustConfig
+from scep_ra.config_aaa import TYPES, AuthorizerConfig, ChainTable, PlugInConfig
+from scep_ra.config_base import Table
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
 from scep_ra.identity.extract import check_rules
@@ -113,10 +116,12 @@ def _apply(overrides: Mapping[str, object], document: dict[str, Any]) -> None:
 
 def _describe(details: ErrorDetails) -> Problem:
     """Put an error of pydantic into our words."""
-    key = details["loc"]
+    key, known = _read_location(details["loc"])
     match details["type"]:
         case "extra_forbidden":
-            return key, "is unknown" + _did_you_mean(str(key[-1]), _keys_beside(key), key[:-1])
+            return key, "is unknown" + _did_you_mean(str(key[-1]), known, key[:-1])
+        case "missing":
+            return key, f"is missing; for example {key[-1]} = {_toml(_example_of(known[str(key[-1])]))}"
         case "model_type" | "dict_type":
             return key, "must be a table"
         case "string_pattern_mismatch" if key[-1] == "[key]":
@@ -125,12 +130,30 @@ def _describe(details: ErrorDetails) -> Problem:
             return key, re.sub(r"^(Input|String) should", "must", details["msg"])
 
 
-def _keys_beside(key: Key) -> list[str]:
+def _read_location(location: Key) -> tuple[Key, Mapping[str, FieldInfo]]:
+    """Return the key that pydantic means and the fields of its table; the class that `type` chose is in no file."""
+    key: Key = ()
+    fields: Mapping[str, FieldInfo] = Config.model_fields
     annotation: Any = Config
-    for part in key[:-1]:
-        is_named = get_origin(annotation) is dict
-        annotation = get_args(annotation)[1] if is_named else annotation.model_fields[part].annotation
-    return list(annotation.model_fields)
+    for part in location:
+        if part in (choices := _choices(annotation)):
+            annotation = choices[str(part)]
+            continue
+        key = (*key, part)
+        if hasattr(annotation, "model_fields"):
+            fields = annotation.model_fields
+            annotation = fields[str(part)].annotation if part in fields else None
+        else:
+            annotation = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return key, fields
+
+
+def _choices(annotation: Any) -> Mapping[str, type[Table]]:
+    """Return the classes of a table that is read by its `type`, by pydantic's tag."""
+    if get_origin(annotation) is not Annotated:
+        return {}
+    union = [get_args(member) for member in get_args(get_args(annotation)[0])]
+    return {tag.tag: table for table, tag in union}
 
 
 def _locate(problem: Problem, file: Path | None, lines: Mapping[Key, int], overrides: Mapping[str, object]) -> str:
@@ -180,6 +203,8 @@ def _check(config: Config) -> Iterator[Problem]:
         yield from _reference(("ra", name, "ca"), ra.ca, "ca", config.ca)
     for name, trust in config.trust.items():
         yield from _check_trust(("trust", name), trust)
+    for name, authorizer in config.aaa.items():
+        yield from _check_authorizer(("aaa", name), authorizer, config)
     for name, profile in config.profile.items():
         yield from _check_profile(("profile", name), profile, config)
     if not config.profile:
@@ -227,6 +252,36 @@ _COMPILERS: Final[Mapping[str, Callable[[ProfileConfig], object]]] = {
     "subject_allowed": lambda profile: NamingRules.compile(subject_allowed=profile.subject_allowed),
     "subject_alt_name": lambda profile: NamingRules.compile(subject_alt_name=profile.subject_alt_name),
 }
+
+
+def _check_authorizer(key: Key, authorizer: AuthorizerConfig, config: Config) -> Iterator[Problem]:
+    match authorizer:
+        case ChainTable():
+            for member in authorizer.members:
+                yield from _reference((*key, "members"), member, "aaa", config.aaa)
+            if way := _round_trip(str(key[-1]), config.aaa):
+                yield (*key, "members"), f"lead back to the chain itself: {' asks '.join(way)}"
+        case PlugInConfig():
+            try:
+                check_type(authorizer.type, TYPES)
+            except ConfigurationError as error:
+                yield (*key, "type"), f"is not usable: {error}"
+
+
+def _round_trip(chain: str, authorizers: Mapping[str, AuthorizerConfig]) -> tuple[str, ...]:
+    """Return the names on a way from a chain by its members back to itself, () where there is none."""
+    ways: list[tuple[str, ...]] = [(chain,)]
+    seen = set()
+    while ways:
+        way = ways.pop()
+        table = authorizers.get(way[-1])
+        for member in table.members if isinstance(table, ChainTable) else ():
+            if member == chain:
+                return (*way, chain)
+            if member not in seen:
+                seen.add(member)
+                ways.append((*way, member))
+    return ()
 
 
 def _check_trust(key: Key, trust: TrustConfig) -> Iterator[Problem]:
@@ -303,7 +358,7 @@ _WEAKENING: Final = {
 _INTRODUCTION: Final = """\
 Configuration of scep-ra (TOML). Every option stands here with its help and, behind a #, its default: take the # away
 and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME], [trust.NAME] and [profile.NAME] may be repeated under
-other names. `scep-ra check-config` checks the file."""
+other names. A table behind a # is an example to copy. `scep-ra check-config` checks the file."""
 
 
 def render_template(config: Config = DEFAULTS) -> str:
@@ -311,24 +366,48 @@ def render_template(config: Config = DEFAULTS) -> str:
     return "\n".join((*_comment(_INTRODUCTION), *_render_table(config, ()))) + "\n"
 
 
-def _render_table(table: Table, key: Key) -> Iterator[str]:
-    tables: list[tuple[Key, Table, str]] = []  # a # before the header where there is no such table by default
+def _render_table(table: Table, key: Key, explained: Collection[str | None] | None = None) -> Iterator[str]:
+    """Yield the lines of a table and of those below it.
+
+    For an example, all commented out, `explained` has the help that a table of the same kind above it has given.
+    """
+    tables: list[tuple[Key, Table, Collection[str | None] | None]] = []
     for name, field in type(table).model_fields.items():
         match getattr(table, name):
             case Table() as child:
-                tables.append(((*key, name), child, ""))
-            case {} as named if not named:
-                tables.append(((*key, name, "name"), get_args(field.annotation)[1](), "#"))
-            case dict() as named:
-                tables += [((*key, name, part), child, "") for part, child in named.items()]
+                tables.append(((*key, name), child, explained))
+            case dict() as named if kinds := _kinds(field.annotation):
+                tables += [((*key, name, part), child, None) for part, child in named.items()]
+                there = {type(child) for child in named.values()}
+                helps = {field.description for kind in there for field in kind.model_fields.values()}
+                examples = {part: _example(kind) for part, kind in kinds.items() if kind not in there}
+                tables += [((*key, name, part), child, helps) for part, child in examples.items()]
             case value:
-                yield ""
-                yield from _comment(f"{field.description} {_allowed(field)}")
-                yield f"{'#' if value == field.default else ''}{name} = {_toml(value)}"
-    for path, child, mark in tables:
-        yield from ("", "", f"{mark}[{_dotted(path)}]")
+                if field.description not in (explained or ()):
+                    yield ""
+                    yield from _comment(f"{field.description} {_allowed(field)}")
+                is_comment = explained is not None or value == field.default
+                yield f"{'#' if is_comment else ''}{name} = {_toml(value)}"
+    for path, child, known in tables:
+        yield from ("", "", f"{'' if known is None else '#'}[{_dotted(path)}]")
         yield from _comment(str(type(child).__doc__))
-        yield from _render_table(child, path)
+        yield from _render_table(child, path, known)
+
+
+def _kinds(annotation: Any) -> Mapping[str, type[Table]]:
+    """Return the classes of the tables below an option, each by a name for an example; none for a plain mapping."""
+    element = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return {"name": element} if isinstance(element, type) and issubclass(element, Table) else _choices(element)
+
+
+def _example(kind: type[Table]) -> Table:
+    """Return a table in which the options without a default have the value of their example."""
+    required = {name: _example_of(field) for name, field in kind.model_fields.items() if field.is_required()}
+    return kind.model_validate_json(json.dumps(required))
+
+
+def _example_of(field: FieldInfo) -> object:
+    return next(iter(field.examples or ()))
 
 
 def _comment(text: str) -> list[str]:
@@ -348,4 +427,6 @@ def _allowed(field: FieldInfo) -> str:
 
 def _toml(value: object) -> str:
     """Write a value of an option as TOML; strings, numbers, booleans and arrays read the same in JSON and TOML."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(name)} = {_toml(each)}' for name, each in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)

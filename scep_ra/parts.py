@@ -21,6 +21,7 @@ from scep_ra.ca.directory import RAMaterial, ensure_ra, load_ca
 from scep_ra.ca.hierarchy import RAParameters
 from scep_ra.ca.local import Runner
 from scep_ra.config import Settings
+from scep_ra.config_aaa import GUARD_KEYS
 from scep_ra.data_directory import prepare
 from scep_ra.errors import Misconfigured
 from scep_ra.revocation.service import RevocationService
@@ -94,7 +95,7 @@ def load_authorizers(settings: Settings, devices: DeviceStore) -> Mapping[str, A
     """Return every configured authorizer by name; raise ConfigurationError."""
     lent = aaa_registry.Parts(devices=devices, now=utc_now)
     return {
-        name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude={"type"}))
+        name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude=set(GUARD_KEYS)))
         for name, config in settings.config.aaa.items()
     }
 

@@ -5,7 +5,7 @@ Used by the registries of the ports; no port and no plug-in is known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
@@ -23,13 +23,7 @@ def find_factory(type_name: str, *, built_in: Mapping[str, _Factory], group: str
     """
     if type_name in built_in:
         return built_in[type_name]
-    installed = {entry.name: entry.value for entry in entry_points(group=group)}
-    path = installed.get(type_name, type_name)
-    if ":" not in path:
-        known = sorted([*built_in, *installed])
-        nearest = get_close_matches(type_name, known, n=1)
-        hint = f'did you mean "{nearest[0]}"?' if nearest else f"there are: {', '.join(known)}, or package.module:Class"
-        raise ConfigurationError(f'there is no {noun} of type "{type_name}"; {hint}')
+    path = find_path(type_name, built_in=built_in, group=group, noun=noun)
     try:
         factory: Any = resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
@@ -37,3 +31,15 @@ def find_factory(type_name: str, *, built_in: Mapping[str, _Factory], group: str
     if not callable(factory):
         raise ConfigurationError(f'the {noun} "{path}" is no class or function that makes one')
     return factory  # type: ignore[no-any-return]  # what a plug-in's callable takes shows only when it is called
+
+
+def find_path(type_name: str, *, built_in: Collection[str], group: str, noun: str) -> str:
+    """Return the `package.module:Class` of a plug-in without importing it; raise ConfigurationError."""
+    installed = {entry.name: entry.value for entry in entry_points(group=group)}
+    path = installed.get(type_name, type_name)
+    if ":" not in path:
+        known = sorted([*built_in, *installed])
+        nearest = get_close_matches(type_name, known, n=1)
+        hint = f'did you mean "{nearest[0]}"?' if nearest else f"there are: {', '.join(known)}, or package.module:Class"
+        raise ConfigurationError(f'there is no {noun} of type "{type_name}"; {hint}')
+    return path

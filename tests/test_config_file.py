@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from scep_ra.config import Config, LimitsConfig, ProfileConfig, ServerConfig, Settings
+from scep_ra.config_aaa import TYPES
 from scep_ra.config_file import DEFAULTS, load_settings, render_template, warnings_about
 from scep_ra.errors import ConfigurationError
 
 CONFIG_DIR = Path(__file__).parent.parent / "config"
+# A table in the template that stands there only to be copied.
+EXAMPLE = re.compile(r"^#\[(?P<name>[^\]]+)\]\n.*?(?=^#?\[|\Z)", flags=re.MULTILINE | re.DOTALL)
 
 
 def load(tmp_path: Path, text: str, **overrides: object) -> Settings:
@@ -149,10 +152,10 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path, dsn: 
         ),
         ("[profile.p]\nca = 'q'", "2: key profile.p.ca names [ca.q], which is not there"),
         ("[profile.p]\nra = 'q'", "2: key profile.p.ra names [ra.q], which is not there"),
-        ("[storage]\ntype = 'postgresql'", "1: key storage.dsn goes with type = \"postgresql\", and only with it"),
+        ("[storage]\ntype = 'postgresql'", '1: key storage.dsn goes with type = "postgresql", and only with it'),
         (
             "[storage]\ndsn = 'postgresql://u@h/db'",
-            "2: key storage.dsn goes with type = \"postgresql\", and only with it",
+            '2: key storage.dsn goes with type = "postgresql", and only with it',
         ),
         ("[profile.p]\nauthorizer = 'q'", "2: key profile.p.authorizer names [aaa.q], which is not there"),
         (
@@ -326,6 +329,74 @@ def test_sha1_in_the_chains_of_a_manufacturer_is_warned_about(tmp_path: Path) ->
     assert warning.startswith("trust.acme.allow_sha1 is on: ")
 
 
+# --- authorizers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "[aaa.corp]\ntype = 'radus'",
+            '2: key aaa.corp.type is not usable: there is no authorizer of type "radus"; did you mean "radius"?',
+        ),
+        ("[aaa.corp]\ntype = 3", "2: key aaa.corp.type must be a valid string"),
+        ("[aaa]\ncorp = 3", "2: key aaa.corp must be a table"),
+        (
+            "[aaa.corp]\ntype = 'radius'",
+            '1: key aaa.corp.servers is missing; for example servers = ["127.0.0.1:1812"]',
+        ),
+        (
+            "[aaa.corp]\ntype = 'radius'\nservers = ['h:1']\nretransmits = 3",
+            "4: key aaa.corp.retransmits is unknown; did you mean aaa.corp.retransmit_s?",
+        ),
+        (
+            "[aaa.corp]\ntype = 'radius'\nservers = ['h:1', 2]",
+            "3: key aaa.corp.servers[1] must be a valid string",
+        ),
+        ("[aaa.corp]\ncache_s = 61", "2: key aaa.corp.cache_s must be less than or equal to 60"),
+        (
+            "[aaa.both]\ntype = 'all'\nmembers = ['corq']\n[aaa.corp]",
+            "3: key aaa.both.members names [aaa.corq], which is not there; did you mean aaa.corp?",
+        ),
+        (
+            "[aaa.both]\ntype = 'any'\nmembers = ['both']",
+            "3: key aaa.both.members lead back to the chain itself: both asks both",
+        ),
+    ],
+)
+def test_authorizers_that_cannot_be_used_are_told(tmp_path: Path, text: str, problem: str) -> None:
+    """By the options of their type, with line and mend."""
+    assert problems(tmp_path, f"{text}\n[aaa.registry]\n") == [f"scep-ra.toml:{problem}"]
+
+
+def test_every_chain_of_a_ring_is_told_the_way_round(tmp_path: Path) -> None:
+    """And one that merely leads to the ring is not to blame."""
+    text = "".join(
+        f"[aaa.{name}]\ntype = 'all'\nmembers = {members}\n"
+        for name, members in {"a": ["b"], "b": ["registry", "c", "c"], "c": ["b"]}.items()
+    )
+    assert problems(tmp_path, f"{text}[aaa.registry]\n") == [
+        "scep-ra.toml:6: key aaa.b.members lead back to the chain itself: b asks c asks b",
+        "scep-ra.toml:9: key aaa.c.members lead back to the chain itself: c asks b asks c",
+    ]
+
+
+def test_chains_may_share_members(tmp_path: Path) -> None:
+    """And hold one another, as long as it ends somewhere."""
+    text = "[aaa.a]\ntype = 'all'\nmembers = ['b', 'registry']\n[aaa.b]\ntype = 'any'\nmembers = ['registry']\n"
+    assert load(tmp_path, f"{text}[aaa.registry]\n").config.aaa["a"].type == "all"
+
+
+def test_the_keys_of_a_plug_in_are_its_own(tmp_path: Path) -> None:
+    """Those that every authorizer has are checked all the same."""
+    text = "[aaa.registry]\n[aaa.own]\ntype = 'own.module:Class'\nlevel = 3\nnested = {a = 1}\n"
+    (table,) = (table for name, table in load(tmp_path, text).config.aaa.items() if name == "own")
+    assert table.model_extra == {"level": 3, "nested": {"a": 1}}
+    assert problems(tmp_path, f"{text}timeout_s = 'x'\n") == [
+        "scep-ra.toml:6: key aaa.own.timeout_s must be a valid number"
+    ]
+
+
 # --- the template --------------------------------------------------------------------------------------------------
 
 
@@ -336,11 +407,19 @@ def test_the_template_as_it_is_loads_as_the_defaults(tmp_path: Path) -> None:
 
 def test_the_template_with_every_option_uncommented_loads_as_the_defaults(tmp_path: Path) -> None:
     """What stands behind the # is the default, in a form that loads."""
-    # The example of a table stands there only to be copied.
-    text = re.sub(r"^#\[trust\.name\].*?(?=^\[)", "", render_template(), flags=re.MULTILINE | re.DOTALL)
+    text = EXAMPLE.sub("", render_template())
     uncommented, count = re.subn(r"^#(?=\S)", "", text, flags=re.MULTILINE)
     assert count == len(re.findall(r"^\w+ = ", uncommented, flags=re.MULTILINE))
     assert load(tmp_path, uncommented).config == DEFAULTS
+
+
+@pytest.mark.parametrize("type_name", [*sorted(TYPES - {"registry"}), "plug-in"])
+def test_every_kind_of_authorizer_has_an_example_that_loads_once_uncommented(tmp_path: Path, type_name: str) -> None:
+    """With all of its options."""
+    (example,) = (each[0] for each in EXAMPLE.finditer(render_template()) if each["name"] == f"aaa.{type_name}")
+    text = render_template().replace(example, re.sub(r"^#(?=\S)", "", example, flags=re.MULTILINE))
+    authorizer = load(tmp_path, text).config.aaa[type_name]
+    assert authorizer.type == ("package.module:Class" if type_name == "plug-in" else type_name)
 
 
 def test_a_changed_option_is_written_without_the_comment_sign(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final
 
 import pytest
 
 from scep_ra.config import Config
+from scep_ra.config_file import _kinds
 
 ROOT: Final = Path(__file__).parent.parent
 # Put together here, so that this file does not find itself.
@@ -28,13 +29,13 @@ def files(*patterns: str) -> list[Path]:
 
 
 def options(model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """Yield every option below a model with its help; NAME stands for names that the operator chooses."""
+    """Yield every option below a model with its help; where the operator chooses names, as in an example."""
     for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if get_origin(annotation) is dict:
-            yield from options(get_args(annotation)[1], (*path, name, "default"))
-        elif hasattr(annotation, "model_fields"):
-            yield from options(annotation, (*path, name))
+        if kinds := _kinds(field.annotation):
+            for example, table in kinds.items():
+                yield from options(table, (*path, name, example))
+        elif hasattr(field.annotation, "model_fields"):
+            yield from options(field.annotation, (*path, name))
         else:
             yield (*path, name), field.description
 
@@ -46,10 +47,12 @@ OPTIONS: Final = dict(options(Config))
 def test_every_option_has_help_and_stands_in_the_reference_file(path: tuple[str, ...]) -> None:
     """config/scep-ra.toml is the manual of the options."""
     text = (ROOT / "config" / "scep-ra.toml").read_text("utf-8")
-    table, name = ".".join(path[:-1]).replace("aaa.default", "aaa.registry"), path[-1]
-    text = text.replace("\n#[trust.name]\n", "\n[trust.default]\n")  # an example, as there is none by default
-    section = text.partition(f"\n[{table}]\n")[2].partition("\n[")[0]
-    assert re.search(rf"^#?{name} = ", section, flags=re.MULTILINE), f"[{table}] lacks {name}"
+    *table, name = path
+    # Tables that are there by default are called so; of the others an example stands in the file.
+    header = re.escape(".".join(table)).replace(r"\.name", r"\.(name|default)")
+    section = re.search(rf"^#?\[{header}\]\n(.*?)(?=^#?\[|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert section, f"[{'.'.join(table)}] is not there"
+    assert re.search(rf"^#?{name} = ", section[0], flags=re.MULTILINE), f"{section[0].splitlines()[0]} lacks {name}"
     assert (OPTIONS[path] or "").endswith(".")
 
 

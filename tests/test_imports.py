@@ -39,6 +39,8 @@ RANKS: Final = MappingProxyType(
         "web": 5,
         "telemetry": 5,
         "config": 6,
+        "config_aaa": 6,
+        "config_base": 6,
         "config_file": 6,
         "data_directory": 6,
         "parts": 6,
@@ -68,7 +70,7 @@ HOMES: Final = MappingProxyType(
         "asyncpg": ("storage",),
         "sqlite3": ("storage",),
         "click": ("cli",),
-        "pydantic": ("config", "config_file", "aaa", "ca"),
+        "pydantic": ("config", "config_aaa", "config_base", "config_file", "aaa", "ca"),
         "pyrad": ("radius",),
         "asn1crypto": (),  # a second opinion for tests; its parsing time is quadratic for hostile input
     }

@@ -6,16 +6,17 @@ ConfigurationError. A class whose __init__ takes these two is a factory. No auth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Authorizer
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.errors import ConfigurationError
-from scep_ra.plugins import find_factory
+from scep_ra.plugins import find_factory, find_path
 from scep_ra.storage.base import DeviceStore
 
 ENTRY_POINT_GROUP: Final = "scep_ra.authorizers"
@@ -27,6 +28,9 @@ class Parts:
 
     devices: DeviceStore
     now: Callable[[], datetime]
+    name: str = ""  # of the table [aaa.NAME], for messages
+    data_directory: Path = Path()  # what file names in options are relative to
+    timeout_s: float = 5.0  # after this nobody waits for the answer any more
 
 
 Options = Mapping[str, object]
@@ -52,3 +56,11 @@ def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorize
     """Make the authorizer of this type; raise ConfigurationError when there is none or it refuses its options."""
     factory = find_factory(type_name, built_in=_BUILT_IN, group=ENTRY_POINT_GROUP, noun="authorizer")
     return factory(parts, options)
+
+
+def check_type(type_name: str, known: Collection[str]) -> None:
+    """Check that a plug-in has this name or that it is a path; `known` types are for the message.
+
+    Nothing is imported. Raise ConfigurationError.
+    """
+    find_path(type_name, built_in=known, group=ENTRY_POINT_GROUP, noun="authorizer")
