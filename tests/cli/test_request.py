@@ -174,7 +174,8 @@ def test_what_waits_is_listed_with_everything_that_a_decision_needs(scep_ra: Com
 def test_refused_requests_are_listed_with_their_reason(scep_ra: CommandLine) -> None:
     """A message that could not be read names neither device nor subject."""
     unread = replace(REFUSAL, decision_id="d" * 32, device_id=None, decided_at=utc_now() - timedelta(days=2), source="")
-    refuse(scep_ra, REFUSAL, replace(unread, record=encode_record(DecisionRecord(signer="x", reason="bad signature"))))
+    unread = replace(unread, record=encode_record(DecisionRecord(signer="x", reason="bad signature")))
+    refuse(scep_ra, replace(REFUSAL, decided_at=utc_now() - timedelta(minutes=5)), unread)
 
     listed = scep_ra.ok("request", "list", "--refused", "--json").json
 
