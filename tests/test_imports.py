@@ -20,6 +20,7 @@ RANKS: Final = MappingProxyType(
         "errors": 0,
         "security_events": 0,
         "plugins": 1,
+        "secret_files": 1,
         "pki": 1,
         "scep": 2,
         "identity": 2,
