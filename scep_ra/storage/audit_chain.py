@@ -41,6 +41,7 @@ class AuditEvent(StrEnum):
     DEVICE_ENABLED = "device_enabled"
     DEVICE_DISABLED = "device_disabled"
     DEVICE_REMOVED = "device_removed"
+    DEVICE_DISCONNECTED = "device_disconnected"
     CHALLENGE_CREATED = "challenge_created"
     ENROLLMENT_AUTHORIZED = "enrollment_authorized"
     ENROLLMENT_DEFERRED = "enrollment_deferred"
@@ -52,6 +53,7 @@ class AuditEvent(StrEnum):
     CERTIFICATE_ISSUED = "certificate_issued"
     CERTIFICATE_REVOKED = "certificate_revoked"
     CRL_SAVED = "crl_saved"
+    MESSAGE_SETTLED = "message_settled"
 
 
 # --- records -------------------------------------------------------------------------------------------------------

@@ -80,10 +80,13 @@ class OutboxMessage:
 class OutboxStore(Protocol):
     """Outgoing messages, at least once."""
 
-    async def claim_messages(self, now: datetime, lease_until: datetime, limit: int) -> Sequence[OutboxMessage]:
+    async def claim_messages(
+        self, now: datetime, lease_until: datetime, limit: int, device_id: DeviceID | None = None
+    ) -> Sequence[OutboxMessage]:
         """Take messages that are due, oldest first, so that no other node takes them before the lease ends.
 
-        `attempts` counts this one; what is neither settled nor put off by then is due again.
+        `attempts` counts this one; what is neither settled nor put off by then is due again. With `device_id` only
+        those that are due because of this device.
         """
         ...
 

@@ -1,7 +1,8 @@
 """The store over any SQL database: every statement once, for SQLite and PostgreSQL alike.
 
 The statements live beside their nouns (`sql_devices`, `sql_enrollments`, `sql_decisions`, `sql_certificates`,
-`sql_audit`); this joins them. What differs between databases belongs into a Database (`sqlite`), never here.
+`sql_sessions`, `sql_outbox`, `sql_disconnect`, `sql_audit`); this joins them. What differs between
+databases belongs into a Database (`sqlite`), never here.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from scep_ra.storage.database import Database
 from scep_ra.storage.sql_certificates import SqlCertificates
 from scep_ra.storage.sql_decisions import SqlDecisions
 from scep_ra.storage.sql_devices import SqlDevices
+from scep_ra.storage.sql_disconnect import SqlDisconnect
 from scep_ra.storage.sql_enrollments import SqlEnrollments
+from scep_ra.storage.sql_outbox import SqlOutbox
+from scep_ra.storage.sql_sessions import SqlSessions
 
 
-class SqlStore(SqlDevices, SqlEnrollments, SqlDecisions, SqlCertificates):
+class SqlStore(SqlDevices, SqlEnrollments, SqlDecisions, SqlCertificates, SqlSessions, SqlOutbox, SqlDisconnect):
     """storage.base.Store over a Database that is open and migrated."""
 
     def __init__(self, database: Database, *, chain: str = "local", actor: str = "server") -> None:

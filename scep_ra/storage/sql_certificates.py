@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -115,6 +116,49 @@ async def retire_others(session: Session, certificate: StoredCertificate, at: da
     )
 
 
+async def revoke_one(
+    session: Session, ca: str, certificate_serial: int, now: datetime, reason: int
+) -> StoredCertificate | None:
+    """Mark a certificate as revoked and return it, inside a unit of work; None when unknown or revoked already."""
+    rows = await session.fetch(
+        "UPDATE certificate SET revoked_at = $3, revocation_reason = $4"
+        " WHERE ca = $1 AND certificate_serial = $2 AND revoked_at IS NULL RETURNING *",
+        ca,
+        encode_serial(certificate_serial),
+        encode_time(now),
+        reason,
+    )
+    await _count_revocations(session, rows)
+    return read_certificate(rows[0]) if rows else None
+
+
+async def revoke_all_of(
+    session: Session, device_id: DeviceID, now: datetime, reason: int
+) -> Sequence[StoredCertificate]:
+    """Mark all certificates of a device that are still good as revoked and return them, inside a unit of work."""
+    rows = await session.fetch(
+        "UPDATE certificate SET revoked_at = $3, revocation_reason = $4"
+        " WHERE device_kind = $1 AND device_value = $2 AND revoked_at IS NULL AND not_after > $3 RETURNING *",
+        device_id.kind.value,
+        device_id.value,
+        encode_time(now),
+        reason,
+    )
+    await _count_revocations(session, rows)
+    return sorted(map(read_certificate, rows), key=lambda each: (each.ca, each.certificate_serial))
+
+
+async def _count_revocations(session: Session, rows: Iterable[Row]) -> None:
+    # By name, so that two units that revoke for several CAs never wait for each other.
+    for ca, number in sorted(Counter(row["ca"] for row in rows).items()):
+        await session.execute(
+            "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, $2) ON CONFLICT (ca)"
+            " DO UPDATE SET revocation_sequence = revocation_counter.revocation_sequence + $2",
+            ca,
+            number,
+        )
+
+
 class SqlCertificates(SqlAudit):
     """CertificateStore and CRLStore over a Database."""
 
@@ -152,22 +196,10 @@ class SqlCertificates(SqlAudit):
             return False
 
         async def work(session: Session) -> bool:
-            revoked = await session.fetch(
-                "UPDATE certificate SET revoked_at = $3, revocation_reason = $4"
-                " WHERE ca = $1 AND certificate_serial = $2 AND revoked_at IS NULL RETURNING *",
-                ca,
-                encode_serial(certificate_serial),
-                encode_time(now),
-                reason,
-            )
-            if not revoked:
+            revoked = await revoke_one(session, ca, certificate_serial, now, reason)
+            if revoked is None:
                 return False
-            await session.execute(
-                "INSERT INTO revocation_counter (ca, revocation_sequence) VALUES ($1, 1)"
-                " ON CONFLICT (ca) DO UPDATE SET revocation_sequence = revocation_counter.revocation_sequence + 1",
-                ca,
-            )
-            facts = certificate_facts(read_certificate(revoked[0]))
+            facts = certificate_facts(revoked)
             await self._audit(session, AuditEvent.CERTIFICATE_REVOKED, now, **facts, reason=str(reason))
             return True
 

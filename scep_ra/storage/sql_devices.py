@@ -99,22 +99,28 @@ class SqlDevices(SqlAudit):
         async def work(session: Session) -> bool:
             if await session.execute(sql, device_id.kind.value, device_id.value, enabled) == 0:
                 return False
+            if enabled:
+                await _forget_disconnection(session, device_id)
             await self._audit(session, event, now, device=str(device_id))
             return True
 
         return await self._database.write(work)
 
     async def update_device(self, device: Device, now: datetime) -> bool:
-        """Replace everything but the ID and `created_at`; return False when there is no such device."""
+        """Replace everything but the ID, `created_at` and `enabled`; return False when there is no such device.
+
+        Whoever edits an entry has read it before: a device that was disabled meanwhile must not be let in by that.
+        """
         sql = (
-            "UPDATE device SET user_name = $3, profile = $4, services = $5, note = $6, enabled = $7, approval = $8,"
-            " valid_until = $9, attributes = $10 WHERE kind = $1 AND value = $2"
+            "UPDATE device SET user_name = $3, profile = $4, services = $5, note = $6, approval = $7,"
+            " valid_until = $8, attributes = $9 WHERE kind = $1 AND value = $2 RETURNING *"
         )
 
         async def work(session: Session) -> bool:
-            if await session.execute(sql, *_encode_device(device)) == 0:
+            changed = await session.fetch(sql, *_encode_device(device))
+            if not changed:
                 return False
-            await self._audit(session, AuditEvent.DEVICE_CHANGED, now, **_device_facts(device))
+            await self._audit(session, AuditEvent.DEVICE_CHANGED, now, **_device_facts(read_device(changed[0])))
             return True
 
         return await self._database.write(work)
@@ -205,18 +211,29 @@ def _device_facts(device: Device) -> dict[str, str | None]:
     }
 
 
+async def _forget_disconnection(session: Session, device_id: DeviceID) -> None:
+    """Let what the device asks from now on count, however shortly after its disconnect."""
+    await session.execute(
+        "DELETE FROM disconnection WHERE device_kind = $1 AND device_value = $2", device_id.kind.value, device_id.value
+    )
+
+
 async def _insert_device(session: Session, device: Device) -> bool:
     inserted = await session.execute(
-        "INSERT INTO device (kind, value, user_name, profile, services, note, enabled, approval, valid_until,"
-        " attributes, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
+        "INSERT INTO device (kind, value, user_name, profile, services, note, approval, valid_until, attributes,"
+        " enabled, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
         *_encode_device(device),
+        device.enabled,
         encode_time(device.created_at),
     )
-    return inserted == 1
+    if inserted == 0:
+        return False
+    await _forget_disconnection(session, device.device_id)
+    return True
 
 
 def _encode_device(device: Device) -> tuple[object, ...]:
-    """Return the columns in the order of the table, without created_at."""
+    """Return the columns in the order of the statements, without those that an update leaves alone."""
     return (
         device.device_id.kind.value,
         device.device_id.value,
@@ -224,7 +241,6 @@ def _encode_device(device: Device) -> tuple[object, ...]:
         device.profile,
         json.dumps(device.services),
         device.note,
-        device.enabled,
         device.approval,
         None if device.valid_until is None else encode_time(device.valid_until),
         json.dumps(dict(device.attributes), sort_keys=True),

@@ -44,10 +44,11 @@ from scep_ra.storage.sql_certificates import (
     insert_certificate,
     retire_others,
     retire_renewed,
+    revoke_one,
 )
 from scep_ra.storage.sql_decisions import id_range, insert_decision
 from scep_ra.storage.sql_devices import challenge_fact, read_challenge
-from scep_ra.storage.sql_limits import check_key, check_limits, device_lock, exclude_rivals
+from scep_ra.storage.sql_limits import check_key, check_limits, condemn_if_disconnected, device_lock, exclude_rivals
 
 # What a person says about a request; their name and words are kept.
 _DECISIONS: Final = frozenset({EnrollmentEvent.APPROVE, EnrollmentEvent.REJECT})
@@ -151,9 +152,12 @@ class SqlEnrollments(SqlAudit):
             await check_key(session, enrollment)
             if is_intent:
                 await check_limits(session, enrollment, limits, enrollment.created_at)
+                await condemn_if_disconnected(session, enrollment)
             if decision is not None:
                 await insert_decision(session, decision)
-            await self._audit(session, event, enrollment.created_at, **_facts(enrollment), challenge=challenge)
+            await self._audit(
+                session, event, enrollment.created_at, **enrollment_facts(enrollment), challenge=challenge
+            )
 
         await self._database.write(work)
 
@@ -197,7 +201,8 @@ class SqlEnrollments(SqlAudit):
             if is_intent:
                 await check_key(session, moved)
                 await check_limits(session, moved, limits, now)
-            await self._audit(session, _AUDITED[event], now, **_facts(moved), **words)
+                await condemn_if_disconnected(session, moved)
+            await self._audit(session, _AUDITED[event], now, **enrollment_facts(moved), **words)
             return True
 
         try:
@@ -215,8 +220,9 @@ class SqlEnrollments(SqlAudit):
     ) -> bool:
         """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first.
 
-        The renewed certificate gets its successor, and what is replaced its `revoke_at`, in the same transaction. Raise
-        AlreadyExists when the CA gave the serial to another enrollment; then nothing is changed.
+        The renewed certificate gets its successor, and what is replaced its `revoke_at`, in the same transaction; the
+        new one is revoked at once when its device was disconnected meanwhile. Raise AlreadyExists when the CA gave the
+        serial to another enrollment; then nothing is changed.
         """
         serial = encode_serial(certificate.certificate_serial)
 
@@ -226,7 +232,7 @@ class SqlEnrollments(SqlAudit):
                 await session.serialise(device_lock(certificate.profile, certificate.device_id))
             moved = await session.fetch(
                 "UPDATE enrollment SET state = $3, updated_at = $4, certificate_serial = $5"
-                " WHERE enrollment_id = $1 AND state = $2 RETURNING renewal_of, transaction_id",
+                " WHERE enrollment_id = $1 AND state = $2 RETURNING renewal_of, transaction_id, revocation_reason",
                 enrollment_id,
                 EnrollmentState.ISSUING.value,
                 next_state(EnrollmentState.ISSUING, EnrollmentEvent.COMPLETE).value,
@@ -240,6 +246,9 @@ class SqlEnrollments(SqlAudit):
                 await retire_renewed(session, certificate, renewed, retirement.renewed_at)
             if retirement.others_at is not None:
                 await retire_others(session, certificate, retirement.others_at, now)
+            # The device was disconnected while the CA was at work.
+            if (reason := moved[0]["revocation_reason"]) is not None:
+                await revoke_one(session, certificate.ca, certificate.certificate_serial, now, reason)
             await self._audit(
                 session,
                 AuditEvent.CERTIFICATE_ISSUED,
@@ -249,6 +258,9 @@ class SqlEnrollments(SqlAudit):
                 transaction_id=moved[0]["transaction_id"],
                 renewal_of=None if renewed is None else f"{decode_serial(renewed):x}",
             )
+            if reason is not None:
+                facts = certificate_facts(certificate)
+                await self._audit(session, AuditEvent.CERTIFICATE_REVOKED, now, **facts, reason=str(reason))
             return True
 
         return await self._database.write(work)
@@ -295,13 +307,13 @@ class SqlEnrollments(SqlAudit):
                     sql, state.value, profile, encode_time(before), following, encode_time(now)
                 )
             for row in expired:
-                await self._audit(session, AuditEvent.ENROLLMENT_EXPIRED, now, **_facts(read_enrollment(row)))
+                await self._audit(session, AuditEvent.ENROLLMENT_EXPIRED, now, **enrollment_facts(read_enrollment(row)))
             return len(expired)
 
         return await self._database.write(work)
 
 
-def _facts(enrollment: Enrollment) -> dict[str, str | None]:
+def enrollment_facts(enrollment: Enrollment) -> dict[str, str | None]:
     """Return what the audit log says of an enrollment, without the octets."""
     serial, renewed = enrollment.certificate_serial, enrollment.renewal_of
     return {

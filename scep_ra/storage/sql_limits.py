@@ -8,7 +8,7 @@ so an intent that becomes a certificate meanwhile is seen as one of the two. Who
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
@@ -16,11 +16,16 @@ from scep_ra.storage.base import Enrollment, IssuanceLimits, KeyInUse, QuotaReac
 from scep_ra.storage.database import Row, Session, decode_serial, encode_time
 
 _KEY_COMPROMISE: Final = 1  # CRLReason (RFC 5280 5.3.1)
+# By how much the clocks of two nodes may differ: NTP keeps them within milliseconds, this is for one that starts up.
+_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
 
 
 async def exclude_rivals(session: Session, enrollment: Enrollment, limits: IssuanceLimits) -> None:
-    """Wait until no other intent for this key, or for this device where limits count its certificates, is recorded."""
-    names = [f"key {enrollment.spki_digest.hex()}"]
+    """Wait until no other intent for this key, or for this device where limits count its certificates, is recorded.
+
+    And until nobody is disconnecting the device.
+    """
+    names = [f"key {enrollment.spki_digest.hex()}", disconnect_lock(enrollment.device_id)]
     if _is_limited(limits):
         names.append(device_lock(enrollment.key.profile, enrollment.device_id))
     await session.serialise(*names)
@@ -29,6 +34,23 @@ async def exclude_rivals(session: Session, enrollment: Enrollment, limits: Issua
 def device_lock(profile: str, device_id: DeviceID) -> str:
     """Return the name under which units exclude one another that count a device's certificates in a profile."""
     return f"certificates {profile} {device_id}"
+
+
+def disconnect_lock(device_id: DeviceID) -> str:
+    """Return the name under which a device's disconnect and its intents exclude one another."""
+    return f"access of {device_id}"
+
+
+async def condemn_if_disconnected(session: Session, enrollment: Enrollment) -> None:
+    """Have the certificate of a new intent revoked when it is stored, if the device was cut off since it asked."""
+    await session.execute(
+        "UPDATE enrollment SET revocation_reason = (SELECT revocation_reason FROM disconnection"
+        " WHERE device_kind = $2 AND device_value = $3 AND disconnected_at >= $4) WHERE enrollment_id = $1",
+        enrollment.enrollment_id,
+        enrollment.device_id.kind.value,
+        enrollment.device_id.value,
+        encode_time(enrollment.created_at - _CLOCK_DIFFERENCE),
+    )
 
 
 async def check_key(session: Session, enrollment: Enrollment) -> None:

@@ -27,6 +27,7 @@ from tests.support.records import (
     NOW,
     SERIAL,
     device_id,
+    disconnect_device,
     make_certificate,
     make_challenge,
     make_decision,
@@ -34,6 +35,7 @@ from tests.support.records import (
     make_enrollment,
     make_key,
     make_pending,
+    make_session,
 )
 
 # Besides those of primary keys and unique constraints.
@@ -51,6 +53,11 @@ INDEXES = {
     "enrollment_by_key",
     "enrollment_by_renewal",
     "enrollment_by_state",
+    "live_session_by_device",
+    "live_session_by_time",
+    "outbox_due",
+    "outbox_settled",
+    "outbox_unsettled",
 }
 
 LOCKER = """
@@ -503,6 +510,11 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     await store.revoke_certificate("default", SERIAL + 1, NOW, 0)
     assert [entry async for entry in store.revocations("default", NOW)] != []
     await store.remove_device(device_id(), NOW)
+    await store.record_session(make_session())
+    await disconnect_device(store)
+    await store.claim_messages(NOW, NOW, 10)
+    await store.prune_messages(NOW)
+    await store.expire_sessions(NOW)
     assert len(recorder.statements) >= 20
     steps = [step for item in recorder.statements.items() for step in await plan(database, *item)]
     assert [step for step in steps if step.startswith("SCAN")] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from scep_ra.enrollment.states import EnrollmentState
@@ -15,12 +16,15 @@ from scep_ra.storage.base import (
     Device,
     Enrollment,
     EnrollmentKey,
+    Store,
     StoredCertificate,
     StoredDecision,
 )
+from scep_ra.storage.sessions import Disconnection, EntryChange, LiveSession
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+CESSATION = 5  # CRLReason cessationOfOperation (RFC 5280 5.3.1)
 SERIAL = 0x7F000102030405060708090A0B0C0D0E0F10  # longer than 64 bits, as all of ours
 
 
@@ -107,3 +111,32 @@ def make_certificate(number: int = 1, **fields: Any) -> StoredCertificate:
         issued_at=NOW,
     )
     return replace(certificate, **fields)
+
+
+def make_session(session_id: str = "0A1B", **fields: Any) -> LiveSession:
+    session = LiveSession(
+        headend="vpn",
+        session_id=session_id,
+        user_name="CN=laptop,serialNumber=SN123",
+        device_id=device_id(),
+        nas_address="192.0.2.7",
+        nas_identifier="vpn-1",
+        framed_address="198.51.100.9",
+        calling_station="203.0.113.5",
+        started_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(session, **fields)
+
+
+async def disconnect_device(store: Store, value: str = "SN123", **changes: Any) -> Disconnection:
+    """Cut a device off as alice does by default; message IDs are numbered from 1 for each device."""
+    numbers = count(1)
+    arguments: dict[str, Any] = {
+        "entry": EntryChange.DISABLE,
+        "revocation_reason": CESSATION,
+        "webhooks": (),
+        "by": "alice",
+        "new_id": lambda: f"serial:{value} {next(numbers)}",
+    }
+    return await store.disconnect_device(device_id(value), changes.pop("now", NOW), **{**arguments, **changes})
