@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
+from scep_ra.errors import Unavailable
 from scep_ra.identity.types import DeviceID
 
 # The free attribute of a registered device that becomes Accept.profile.
@@ -25,6 +26,7 @@ class AccessRequest:
     profile: str
     source: str  # address of the peer, text; "" when unknown
     renewal: bool  # a certificate of ours signed the request
+    certificate_serial: int | None = None  # of that certificate
     recheck: bool = False  # the request was accepted before: does the answer still hold?
     transaction_id: str = ""
     csr: bytes = b""  # DER; for backends that look at names or keys themselves, or, unless rechecking, the challenge
@@ -68,4 +70,26 @@ class Authorizer(Protocol):
 
     async def check(self) -> None:
         """Verify that the backend can answer; raise Unavailable or Misconfigured."""
+        ...
+
+
+class MalformedAnswer(Unavailable):
+    """The backend is there, but what it says of this device cannot be read, which is no answer."""
+
+
+@runtime_checkable
+class SupportsClose(Protocol):
+    """An Authorizer that holds connections."""
+
+    async def close(self) -> None:
+        """Let go of everything; nothing is asked afterwards."""
+        ...
+
+
+@runtime_checkable
+class SupportsFlush(Protocol):
+    """An Authorizer that may repeat answers."""
+
+    def flush(self, device_id: DeviceID) -> None:
+        """Forget every answer about a device, those that are on their way included."""
         ...

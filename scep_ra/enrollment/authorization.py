@@ -19,6 +19,7 @@ def access_request(enrollment: Enrollment, *, source: str, recheck: bool, csr: b
         profile=enrollment.key.profile,
         source=source,
         renewal=enrollment.renewal_of is not None,
+        certificate_serial=enrollment.renewal_of,
         recheck=recheck,
         transaction_id=enrollment.key.transaction_id,
         csr=enrollment.csr if csr is None else csr,
