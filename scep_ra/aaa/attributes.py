@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time
 from typing import Final
 
-from scep_ra.aaa.base import CERTIFICATE_PROFILE, Accept
-from scep_ra.errors import Unavailable
+from scep_ra.aaa.base import CERTIFICATE_PROFILE, Accept, MalformedAnswer
 
 _PROFILE_NAMES: Final = ("profile", CERTIFICATE_PROFILE)
 _SERVICES: Final = "services"
@@ -29,7 +28,7 @@ def accept_from(attributes: Mapping[str, Sequence[str]]) -> Accept:
 
     `profile` (or `certificate_profile`), `services`, `valid_until` (ISO 8601, UTC where it names no offset, a date
     alone means the end of that day) and `approval` become fields; all others are passed on, several values of one as
-    lines. Raise Unavailable for a value that cannot be read: a malformed answer is no answer.
+    lines. Raise MalformedAnswer, which is Unavailable, for a value that cannot be read: half an answer is none.
     """
     known = {name: _values(name, values) for name, values in attributes.items()}
     until = _single(known, _VALID_UNTIL)
@@ -46,7 +45,7 @@ def _values(name: str, values: Sequence[str]) -> list[str]:
     stripped = [value.strip() for value in values]
     # A line feed in a value would pass for two values, and the rest has no place in a name.
     if not all(value.isprintable() for value in stripped):
-        raise Unavailable(f"the AAA answer has a control character in attribute {name!r}: do not map it")
+        raise MalformedAnswer(f"the AAA answer has a control character in attribute {name!r}: do not map it")
     return [value for value in stripped if value]
 
 
@@ -54,7 +53,9 @@ def _single(known: Mapping[str, Sequence[str]], *names: str) -> str:
     """Return the one value under these names, "" when there is none."""
     found = {value for name in names for value in known.get(name, ())}
     if len(found) > 1:
-        raise Unavailable(f"the AAA answer has several values of {names[0]}, and only one can hold: {sorted(found)}")
+        raise MalformedAnswer(
+            f"the AAA answer has several values of {names[0]}, and only one can hold: {sorted(found)}"
+        )
     return next(iter(found), "")
 
 
@@ -62,7 +63,9 @@ def _services(values: Sequence[str]) -> frozenset[str]:
     services = frozenset(word for value in values for word in value.replace(",", " ").split())
     for service in services:
         if _SERVICE.fullmatch(service) is None:
-            raise Unavailable(f"the AAA answer names the service {service[:64]!r}: write 1 to 64 of A-Z a-z 0-9 _ . -")
+            raise MalformedAnswer(
+                f"the AAA answer names the service {service[:64]!r}: write 1 to 64 of A-Z a-z 0-9 _ . -"
+            )
     return services
 
 
@@ -73,7 +76,7 @@ def _moment(text: str) -> datetime:
             moment = datetime.combine(moment, time(23, 59, 59))
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Unavailable(
+        raise MalformedAnswer(
             f"the AAA answer says {_VALID_UNTIL} = {text[:40]!r}: write ISO 8601 such as 2027-12-31T18:00:00Z"
         ) from None
 
@@ -81,5 +84,5 @@ def _moment(text: str) -> datetime:
 def _flag(text: str) -> bool:
     word = text.lower()
     if word and word not in _TRUE | _FALSE:
-        raise Unavailable(f"the AAA answer says {_APPROVAL} = {text[:40]!r}: write true or false")
+        raise MalformedAnswer(f"the AAA answer says {_APPROVAL} = {text[:40]!r}: write true or false")
     return word in _TRUE

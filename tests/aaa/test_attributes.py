@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from scep_ra.aaa.attributes import accept_from
-from scep_ra.aaa.base import Accept
-from scep_ra.errors import Unavailable
+from scep_ra.aaa.base import Accept, MalformedAnswer
 
 
 def test_nothing_said_is_a_plain_yes() -> None:
@@ -87,5 +86,5 @@ def test_approval_is_a_flag(text: str, expected: bool) -> None:
 )
 def test_a_malformed_answer_is_no_answer(attributes: dict[str, list[str]], complaint: str) -> None:
     """Never a yes with half of its conditions."""
-    with pytest.raises(Unavailable, match=complaint):
+    with pytest.raises(MalformedAnswer, match=complaint):
         accept_from(attributes)
