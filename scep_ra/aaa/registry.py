@@ -15,7 +15,7 @@ from typing import Final
 from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Authorizer
 from scep_ra.aaa.embedded import RegistryAuthorizer
-from scep_ra.errors import ConfigurationError
+from scep_ra.errors import ConfigurationError, Misconfigured
 from scep_ra.plugins import find_factory, find_path
 from scep_ra.storage.base import DeviceStore
 
@@ -49,7 +49,24 @@ def _make_accept_all(_parts: Parts, options: Options) -> Authorizer:
     return AcceptAll()
 
 
-_BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {"accept-all": _make_accept_all, "registry": _make_registry}
+def _make_radius(parts: Parts, options: Options) -> Authorizer:
+    try:
+        from scep_ra.aaa.radius import RadiusAuthorizer, radius_settings  # noqa: PLC0415 - its library is an extra
+    except ModuleNotFoundError as error:
+        raise _lacking(parts, error, extra="radius") from error
+    settings = radius_settings(options, data_directory=parts.data_directory, timeout_s=parts.timeout_s)
+    return RadiusAuthorizer(settings, parts.now)
+
+
+def _lacking(parts: Parts, error: ModuleNotFoundError, *, extra: str) -> Misconfigured:
+    return Misconfigured(f'[aaa.{parts.name}] needs {error.name}: run pip install "scep-ra[{extra}]"')
+
+
+_BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {
+    "accept-all": _make_accept_all,
+    "radius": _make_radius,
+    "registry": _make_registry,
+}
 
 
 def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorizer:

@@ -80,7 +80,7 @@ def test_a_class_is_found_by_its_path(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("registri", 'did you mean "registry"'), ("xyz", "there are: accept-all, registry, or")]
+    ("name", "hint"), [("registri", 'did you mean "registry"'), ("xyz", "there are: accept-all, .*, or package")]
 )
 def test_an_unknown_type_is_refused_with_the_nearest_or_all(parts: Parts, name: str, hint: str) -> None:
     """The operator reads what to write."""
