@@ -60,7 +60,18 @@ VOCABULARY: Final = ("enrollment.types", "enrollment.states")
 COMPOSITION_RANK: Final = RANKS["app"]
 # Packages that hold a port and its implementations, and the modules in them that are none.
 PORTS: Final = ("aaa", "ca", "storage")
-NO_IMPLEMENTATIONS: Final = ("base", "registry", "audit_chain", "archive", "consistency", "database", "migrations")
+NO_IMPLEMENTATIONS: Final = (
+    "base",
+    "registry",
+    "attributes",
+    "guard",
+    "trace",
+    "audit_chain",
+    "archive",
+    "consistency",
+    "database",
+    "migrations",
+)
 COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "data_directory")
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
