@@ -27,12 +27,21 @@ class SecurityEvent(StrEnum):
     CERTIFICATE_QUARANTINED = "certificate_quarantined"
     RENEWAL_REFUSED = "renewal_refused"
     INSECURE_ALGORITHM = "insecure_algorithm"
+    ACCESS_DENIED = "access_denied"
+    RADIUS_DROPPED = "radius_dropped"
     ACCEPT_ALL = "accept_all"
     AUDIT_HEAD = "audit_head"
+    MESSAGE_UNDELIVERED = "message_undelivered"
+    MASS_DELETION = "mass_deletion"
 
 
 # Strangers cause these as often as they like, so each source may only cause so many lines (`telemetry.rate`).
-STRANGERS_EVENTS: Final = frozenset(SecurityEvent) - {SecurityEvent.ACCEPT_ALL, SecurityEvent.AUDIT_HEAD}
+STRANGERS_EVENTS: Final = frozenset(SecurityEvent) - {
+    SecurityEvent.ACCEPT_ALL,
+    SecurityEvent.AUDIT_HEAD,
+    SecurityEvent.MESSAGE_UNDELIVERED,
+    SecurityEvent.MASS_DELETION,
+}
 
 
 def security_event(event: SecurityEvent, **facts: object) -> None:

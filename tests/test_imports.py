@@ -34,6 +34,7 @@ RANKS: Final = MappingProxyType(
         "storage.audit_chain": 3,
         "enrollment": 4,
         "revocation": 4,
+        "headend": 4,
         "aaa": 4,
         "ca": 4,
         "storage": 4,
@@ -63,6 +64,7 @@ PORTS: Final = ("aaa", "ca", "storage")
 NO_IMPLEMENTATIONS: Final = (
     "base",
     "registry",
+    "sessions",
     "attributes",
     "guard",
     "trace",
@@ -76,7 +78,7 @@ COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "data_directory")
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
     {
-        "aiohttp": ("web", "app", "cli"),
+        "aiohttp": ("web", "app", "cli", "headend"),
         "aiohttp.web": ("web", "app"),
         "aiosqlite": ("storage",),
         "asyncpg": ("storage",),

@@ -127,6 +127,14 @@ class Disconnection:
     messages: tuple[OutboxMessage, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A device that holds a certificate of a profile that has neither expired nor was revoked."""
+
+    device_id: DeviceID
+    profile: str
+
+
 class DisconnectStore(Protocol):
     """The instant disconnect."""
 
@@ -144,6 +152,12 @@ class DisconnectStore(Protocol):
         """Cut a device off: entry, open challenges, waiting requests, all its certificates; one transaction.
 
         It also puts a DISCONNECT message for each live session and a WEBHOOK message for each of `webhooks`
-        into the outbox, due at once. Can be repeated; what was done before is not done again.
+        into the outbox, due at once; messages that an earlier disconnect has left there are returned with them. Can be
+        repeated; what was done before is not done again. The certificate of an intent that is open, or that AAA allowed
+        before this moment, is revoked when it is stored.
         """
+        ...
+
+    async def certificate_holders(self, now: datetime, after: Holder | None, limit: int) -> Sequence[Holder]:
+        """Return those who hold a live certificate, by device and profile, from behind `after`."""
         ...

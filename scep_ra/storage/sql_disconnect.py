@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState, next_state
-from scep_ra.identity.types import DeviceID
+from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import Enrollment, StoredCertificate
 from scep_ra.storage.database import Session, encode_time
-from scep_ra.storage.sessions import Disconnection, EntryChange, LiveSession, MessageKind, OutboxMessage
+from scep_ra.storage.sessions import Disconnection, EntryChange, Holder, LiveSession, MessageKind, OutboxMessage
 from scep_ra.storage.sql_audit import SqlAudit
 from scep_ra.storage.sql_certificates import certificate_facts, revoke_all_of
 from scep_ra.storage.sql_enrollments import enrollment_facts, read_enrollment
@@ -121,6 +121,25 @@ class SqlDisconnect(SqlAudit):
             )
 
         return await self._database.write(work)
+
+    async def certificate_holders(self, now: datetime, after: Holder | None, limit: int) -> Sequence[Holder]:
+        """Return those who hold a live certificate, by device and profile, from behind `after`."""
+        sql = (
+            "SELECT DISTINCT device_kind, device_value, profile FROM certificate"
+            " WHERE (device_kind, device_value, profile) > ($1, $2, $3) AND not_after > $4 AND revoked_at IS NULL"
+            " ORDER BY device_kind, device_value, profile LIMIT $5"
+        )
+        last = ("", "", "")
+        if after is not None:
+            last = (after.device_id.kind.value, after.device_id.value, after.profile)
+        rows = await self._database.read(lambda session: session.fetch(sql, *last, encode_time(now), limit))
+        return [
+            Holder(
+                device_id=DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]),
+                profile=row["profile"],
+            )
+            for row in rows
+        ]
 
     async def _record_disconnection(self, session: Session, order: _Order, changes: _Changes) -> None:
         """Append a record for everything that changed, and one for the whole."""

@@ -472,6 +472,31 @@ class TestIntents:
         assert len({message.message_id for each in done for message in each.messages}) == 1
 
 
+class TestHolders:
+    async def test_those_who_hold_a_live_certificate_are_listed_once_for_each_profile(self, store: Store) -> None:
+        """Neither who lost it, nor whose has expired."""
+        for number, (value, profile) in enumerate(
+            [("SN2", "b"), ("SN1", "b"), ("SN1", "a"), ("SN1", "a"), ("SN3", "a")]
+        ):
+            enrollment = make_enrollment(number, key=make_key(f"TX{number}"), device_id=device_id(value))
+            await store.insert_enrollment(enrollment, spend=None)
+            certificate = make_certificate(number, device_id=device_id(value), profile=profile)
+            await store.complete(enrollment.enrollment_id, certificate, NOW)
+        await disconnect_device(store, "SN3")
+        holders = await store.certificate_holders(NOW, None, 9)
+        assert [(each.device_id.value, each.profile) for each in holders] == [("SN1", "a"), ("SN1", "b"), ("SN2", "b")]
+        assert await store.certificate_holders(make_certificate().not_after, None, 9) == []
+
+    async def test_a_page_goes_on_behind_the_last(self, store: Store) -> None:
+        """To the end, which is empty."""
+        for number in range(3):
+            await issue(store, number, device_id=device_id(f"SN{number}"))
+        first = await store.certificate_holders(NOW, None, 2)
+        rest = await store.certificate_holders(NOW, first[-1], 2)
+        assert [each.device_id.value for each in (*first, *rest)] == ["SN0", "SN1", "SN2"]
+        assert await store.certificate_holders(NOW, rest[-1], 2) == []
+
+
 async def test_a_webhook_is_no_disconnect(store: Store) -> None:
     """An unsettled one keeps no session from getting its request."""
     await store.add_device(make_device())

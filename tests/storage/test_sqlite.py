@@ -515,6 +515,7 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     await store.claim_messages(NOW, NOW, 10)
     await store.prune_messages(NOW)
     await store.expire_sessions(NOW)
+    await store.certificate_holders(NOW, None, 10)
     assert len(recorder.statements) >= 20
     steps = [step for item in recorder.statements.items() for step in await plan(database, *item)]
     assert [step for step in steps if step.startswith("SCAN")] == []
