@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from scep_ra.aaa.base import Authorizer
 from scep_ra.audit_trail import AuditTrail
 from scep_ra.ca.base import SupportsCRL
 from scep_ra.config import ServerConfig, Settings
@@ -199,7 +200,8 @@ async def _assembled(settings: Settings, public_url: str) -> AsyncIterator[Serve
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(pool.close)
         store = await stack.enter_async_context(open_store(settings))
-        parts = await _assemble(settings, store, pool, public_url)
+        authorizers = await stack.enter_async_context(load_authorizers(settings, store))
+        parts = await _assemble(settings, store, authorizers, pool, public_url)
         stack.push_async_callback(parts.refusals.close)
         yield Server(settings, store, pool, parts)
 
@@ -210,7 +212,9 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_url: str) -> Parts:
+async def _assemble(
+    settings: Settings, store: Store, authorizers: Mapping[str, Authorizer], pool: CryptoPool, public_url: str
+) -> Parts:
     authorities = await asyncio.to_thread(load_cas, settings, pool.run)
     return Parts(
         settings=settings,
@@ -218,7 +222,7 @@ async def _assemble(settings: Settings, store: Store, pool: CryptoPool, public_u
         authorities=authorities,
         chains={name: await authority.chain() for name, authority in authorities.items()},
         ras=await asyncio.to_thread(load_ras, settings),
-        authorizers=load_authorizers(settings, store),
+        authorizers=authorizers,
         revocations=revocation_service(store, authorities, pool.run),
         trust=await asyncio.to_thread(load_trust, settings),
         refusals=RefusalLog(store=store),

@@ -67,7 +67,7 @@ class RadiusConfig(AuthorizerTable):
     """File of mode 0600 with the shared secret alone, relative to the data directory."""
 
     user_name: str = "{device.value}"
-    """User-Name: {device.value}, {device.kind} and {profile} stand for what is asked about."""
+    """User-Name: {device} (KIND:VALUE), {device.value}, {device.kind} and {profile} stand for what is asked about."""
 
     password: str = "cisco"  # noqa: S105 - a word that everybody knows; the certificate has authenticated the device
     """User-Password: a word by convention, no secret."""
@@ -85,27 +85,31 @@ class RadiusConfig(AuthorizerTable):
     trustpoint: str = ""
     """The label that pki:cert-trustpoint must have where the server sends one; "" = any."""
 
-    retransmit_s: float = Field(default=1.0, gt=0, le=10)
+    retransmit_s: float = Field(default=0.8, gt=0, le=10)
     """How long to wait before a packet is sent again; doubled each time."""
 
-    tries: int = Field(default=3, ge=1, le=10)
-    """How often a packet is sent to one server."""
+    tries: int = Field(default=2, ge=1, le=10)
+    """How often a packet is sent to one server; the turn of the last server has to come within timeout_s."""
 
     dead_s: float = Field(default=30.0, ge=0)
     """How long a server that did not answer is asked last."""
 
 
 class LdapConfig(AuthorizerTable):
-    """An LDAP directory with an entry for each device; needs pip install "scep-ra[ldap]"."""
+    """An LDAP directory with an entry for each device."""
 
     type: Literal["ldap"] = "ldap"
     """Kind of backend."""
 
     url: str = Field(pattern=r"^ldap(s|i)?://\S*$", examples=["ldaps://ldap.example.com"])
-    """ldaps://HOST, or ldap://HOST with start_tls."""
+    """ldaps://HOST:PORT, or ldap://HOST:PORT with start_tls; ldapi://%2Frun%2Fslapd%2Fldapi is a Unix socket."""
 
     start_tls: bool = False
-    """Turn ldap:// into TLS before anything is sent."""
+    """Turn ldap:// into TLS before anything is asked."""
+
+    insecure_plaintext: bool = False
+    """Allow ldap:// without TLS to another machine: whoever is on the way reads the password and says who may enroll.
+    Certificates cannot be left unverified."""
 
     ca_file: str = ""
     """PEM file with the CAs of the server, relative to the data directory; "" = those of the system."""
@@ -123,14 +127,15 @@ class LdapConfig(AuthorizerTable):
     """Directly below the base, or at any depth."""
 
     filter: str = "(&(objectClass=raDevice)(serialNumber={device.value}))"
-    """Which entry is the device's: {device.value}, {device.kind} and {profile} are filled in, escaped. None found is a
-    no, several are no answer."""
+    """Which entry is the device's: {device.value}, {device.kind}, {device} (KIND:VALUE) and {profile} are filled in,
+    escaped. One entry found is a yes, none or several are a no."""
 
     attributes: dict[str, str] = {"user": "owner"}
     """What to read, as {NAME = "ldapAttribute"}; docs/aaa.md says which names mean something."""
 
     accept_if: dict[str, tuple[str, ...]] = {}
-    """What the entry must say besides being there, as {ldapAttribute = ["value", "other"]}; {} = nothing."""
+    """What the entry must say besides being there, as {ldapAttribute = ["value", "other"]}, to the letter; {} =
+    nothing."""
 
     pool_size: int = Field(default=4, ge=1, le=64)
     """Connections at most."""
@@ -188,11 +193,12 @@ class SqlConfig(AuthorizerTable):
         min_length=1,
         examples=['SELECT owner AS "user", valid_until FROM devices WHERE serial = :device_value AND enabled'],
     )
-    """The question. :device_value, :device_kind, :device, :profile, :source and :renewal are parameters. No row is a
-    no, one row a yes and its columns the attributes (docs/aaa.md), several rows are no answer."""
+    """The question, a single statement. :device_value, :device_kind, :device (KIND:VALUE), :profile, :source, :renewal
+    and :transaction_id are parameters. One row is a yes and its columns the attributes, none or several are a no; the
+    columns allow, defer and reason say more (docs/aaa.md). After a failure of the connection it may run twice."""
 
     pool_size: int = Field(default=4, ge=1, le=64)
-    """Connections at most."""
+    """PostgreSQL: connections at most."""
 
 
 class CommandConfig(AuthorizerTable):
@@ -214,6 +220,9 @@ class CommandConfig(AuthorizerTable):
 
 class ChainTable(AuthorizerTable):
     """What chains have in common."""
+
+    timeout_s: float = Field(default=15.0, gt=0, le=60)
+    """How long the chain may take as a whole: members of "first" that do not answer use up their own times in turn."""
 
     members: tuple[Name, ...] = Field(min_length=1, examples=[["registry"]])
     """The [aaa.NAME] to ask, in order; they may be chains themselves."""

@@ -9,19 +9,23 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from scep_ra.aaa import registry as aaa_registry
-from scep_ra.aaa.base import Authorizer
+from scep_ra.aaa.base import Authorizer, SupportsClose
+from scep_ra.aaa.chain import AllOf, AnyOf, FirstOf
+from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError
 from scep_ra.ca import registry as ca_registry
 from scep_ra.ca.base import CertificateAuthority, SupportsCRL
 from scep_ra.ca.directory import RAMaterial, ensure_ra, load_ca
 from scep_ra.ca.hierarchy import RAParameters
 from scep_ra.ca.local import Runner
 from scep_ra.config import Settings
-from scep_ra.config_aaa import GUARD_KEYS
+from scep_ra.config_aaa import GUARD_KEYS, AuthorizerConfig, AuthorizerTable, ChainTable
 from scep_ra.data_directory import prepare
 from scep_ra.errors import Misconfigured
 from scep_ra.revocation.service import RevocationService
@@ -33,6 +37,12 @@ from scep_ra.storage.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
     from scep_ra.storage.postgresql import PostgresqlDatabase
+
+_CHAINS: Final[Mapping[str, Callable[[Mapping[str, Authorizer]], Authorizer]]] = {
+    "all": AllOf,
+    "any": AnyOf,
+    "first": FirstOf,
+}
 
 
 def utc_now() -> datetime:
@@ -91,13 +101,60 @@ def _postgresql() -> type[PostgresqlDatabase]:
     return PostgresqlDatabase
 
 
-def load_authorizers(settings: Settings, devices: DeviceStore) -> Mapping[str, Authorizer]:
-    """Return every configured authorizer by name; raise ConfigurationError."""
-    lent = aaa_registry.Parts(devices=devices, now=utc_now)
-    return {
-        name: aaa_registry.load_authorizer(config.type, lent, config.model_dump(exclude=set(GUARD_KEYS)))
-        for name, config in settings.config.aaa.items()
-    }
+@contextlib.asynccontextmanager
+async def load_authorizers(settings: Settings, devices: DeviceStore) -> AsyncIterator[Mapping[str, Authorizer]]:
+    """Make every configured authorizer, by name, and close them at the end; raise ConfigurationError or Misconfigured.
+
+    Each stands under a guard, the members of chains too; what devices hear on an error is the asked table's own.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        guards: dict[str, Guard] = {}
+        for name, table in _members_first(settings.config.aaa).items():
+            if isinstance(table, ChainTable):
+                authorizer = _CHAINS[table.type]({member: guards[member] for member in table.members})
+            else:
+                authorizer = _backend(name, table, settings, devices)
+            if isinstance(authorizer, SupportsClose):
+                stack.push_async_callback(authorizer.close)
+            rules = GuardRules(**table.model_dump(include={rule.name for rule in fields(GuardRules)}))
+            guards[name] = Guard(name, authorizer, rules, time.monotonic)
+        yield {name: _on_error(guard, settings.config.aaa[name]) for name, guard in guards.items()}
+
+
+def _members_first(tables: Mapping[str, AuthorizerConfig]) -> Mapping[str, AuthorizerConfig]:
+    """Return the tables in an order in which every chain comes after its members; there are no rings by now."""
+    ordered: dict[str, AuthorizerConfig] = {}
+
+    def add(name: str) -> None:
+        table = tables[name]
+        for member in table.members if isinstance(table, ChainTable) else ():
+            add(member)
+        ordered.setdefault(name, table)
+
+    for name in tables:
+        add(name)
+    return ordered
+
+
+def _backend(name: str, table: AuthorizerTable, settings: Settings, devices: DeviceStore) -> Authorizer:
+    lent = aaa_registry.Parts(
+        devices=devices,
+        now=utc_now,
+        name=name,
+        data_directory=settings.data_dir,
+        timeout_s=table.timeout_s,
+    )
+    return aaa_registry.load_authorizer(table.type, lent, table.model_dump(exclude=set(GUARD_KEYS)))
+
+
+def _on_error(guard: Guard, table: AuthorizerTable) -> Authorizer:
+    match table.on_error:
+        case "pending":
+            return PendingOnError(guard)
+        case "unavailable":
+            return guard
+        case _:
+            assert_never(table.on_error)
 
 
 def load_cas(settings: Settings, run: Runner = asyncio.to_thread) -> Mapping[str, CertificateAuthority]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import getpass
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import click
 
+from scep_ra.aaa.guard import outspoken
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import Record, echo_table
 from scep_ra.cli.parameters import json_option, kind_option
@@ -175,7 +177,8 @@ def approve(invocation: Invocation, id_prefix: str, note: str, operator: str) ->
 
     async def work(session: Session) -> Enrollment:
         enrollment_id = await _find_enrollment(session, id_prefix)
-        return await _desk(session).approve(enrollment_id, by=operator, note=note)
+        async with _desk(session) as desk:
+            return await desk.approve(enrollment_id, by=operator, note=note)
 
     approved = with_store(invocation, work)
     click.echo(f"approved {_short(approved)}: {approved.device_id} gets its certificate when it asks next")
@@ -191,7 +194,8 @@ def reject(invocation: Invocation, id_prefix: str, note: str, operator: str) -> 
 
     async def work(session: Session) -> Enrollment:
         enrollment_id = await _find_enrollment(session, id_prefix)
-        return await _desk(session).reject(enrollment_id, by=operator, note=note)
+        async with _desk(session) as desk:
+            return await desk.reject(enrollment_id, by=operator, note=note)
 
     rejected = with_store(invocation, work)
     click.echo(f"rejected {_short(rejected)}: {rejected.device_id} gets no certificate for it")
@@ -206,14 +210,15 @@ async def _find_enrollment(session: Session, id_prefix: str) -> str:
     return case.enrollment.enrollment_id
 
 
-def _desk(session: Session) -> ApprovalDesk:
+@asynccontextmanager
+async def _desk(session: Session) -> AsyncIterator[ApprovalDesk]:
     config = session.settings.config
-    authorizers = load_authorizers(session.settings, session.store)
-    return ApprovalDesk(
-        store=session.store,
-        authorizers={name: authorizers[profile.authorizer] for name, profile in config.profile.items()},
-        now=utc_now,
-    )
+    async with load_authorizers(session.settings, session.store) as authorizers:
+        yield ApprovalDesk(
+            store=session.store,
+            authorizers={name: outspoken(authorizers[profile.authorizer]) for name, profile in config.profile.items()},
+            now=utc_now,
+        )
 
 
 def _short(enrollment: Enrollment) -> str:

@@ -307,11 +307,11 @@ class EnrollmentService:
                 raise IssuanceRefused("the certification authority declined the request")
             case EnrollmentState.PENDING | EnrollmentState.APPROVED:
                 return await self._decide_waiting(enrollment, source)
+            case EnrollmentState.ISSUING | EnrollmentState.ISSUED if not await self._is_authorized(enrollment, source):
+                return Undecided()  # nothing leaves before AAA has answered
             case EnrollmentState.ISSUING:
-                await self._check_authorized(enrollment, source)
                 return await self._issuer.resume(enrollment)
             case EnrollmentState.ISSUED:
-                await self._check_authorized(enrollment, source)
                 return Granted(certificate=self._issuer.issued_before(enrollment, certificate))
             case _:
                 assert_never(enrollment.state)
@@ -362,13 +362,17 @@ class EnrollmentService:
         # Another poll or node was faster; what it reserved counts, not what we did.
         return await self._again(*await reread(self._store, enrollment), source)
 
-    async def _check_authorized(self, enrollment: Enrollment, source: str) -> None:
+    async def _is_authorized(self, enrollment: Enrollment, source: str) -> bool:
+        """Ask AAA about what it has accepted before, False when it has not decided now; raise NotAuthorized."""
         decision = await self._ask_again(enrollment, source)
         match decision:
             case Accept():
                 self._check_service(decision)
-            case Reject(reason=reason) | Defer(reason=reason):
+                return True
+            case Reject(reason=reason):
                 raise NotAuthorized(f"no longer authorized: {reason}")
+            case Defer():
+                return False
             case _:
                 assert_never(decision)
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Accept, Authorizer, Decision, Defer, MalformedAnswer, Reject
 from scep_ra.aaa.breaker import BreakerOpen
-from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError
+from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError, outspoken
 from scep_ra.aaa.trace import tracing
 from scep_ra.errors import BackendError, Misconfigured, Refused, Unavailable
 from tests.support.authorizers import Scripted, Stopwatch, question
@@ -232,3 +232,10 @@ async def test_where_devices_are_to_wait_checks_fail_and_flushes_pass_all_the_sa
         await pending.check()
     pending.flush(question().device_id)
     assert inner.flushed == [question().device_id]
+
+
+def test_whoever_can_mend_an_error_gets_to_see_it() -> None:
+    """On the command line "not yet" would hide the reason."""
+    guarded = guard(AcceptAll())
+    assert outspoken(PendingOnError(guarded)) is guarded
+    assert outspoken(guarded) is guarded

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 from structlog.testing import capture_logs
 
-from scep_ra.aaa.base import Accept, Reject
+from scep_ra.aaa.base import Accept, Defer, Reject
 from scep_ra.ca.base import Issued
 from scep_ra.ca.local import LocalCA
 from scep_ra.enrollment.errors import (
@@ -241,6 +241,20 @@ async def test_after_a_crash_before_signing_the_device_asks_again_and_gets_its_c
 
     assert reserved.state is EnrollmentState.ISSUING
     assert certificate.certificate_serial == reserved.certificate_serial
+
+
+async def test_an_intent_waits_while_aaa_defers(office: Office, aaa: ScriptedAuthorizer, ca: ScriptedCA) -> None:
+    """The order is carried out for the device as soon as AAA says yes again."""
+    ca.script = [crash]
+    request = await office.request()
+    with pytest.raises(asyncio.CancelledError):
+        await office.submit(request)
+    aaa.script = [Defer(reason="AAA gave no answer"), Accept()]
+    ca.script, ca.orders = [sign], []
+
+    assert await office.poll(request) == Undecided()
+    assert ca.orders == []
+    assert granted(await office.poll(request))
 
 
 async def test_an_intent_is_resumed_and_asked_for_at_once(office: Office, ca: ScriptedCA) -> None:

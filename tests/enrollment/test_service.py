@@ -261,13 +261,15 @@ async def test_a_device_that_is_disabled_or_removed_is_not_answered_again(office
         await office.poll(request)
 
 
-async def test_an_answer_that_aaa_defers_is_not_given_again(office: Office, aaa: ScriptedAuthorizer) -> None:
-    """Only a yes is a yes."""
+async def test_an_answer_waits_while_aaa_defers(office: Office, aaa: ScriptedAuthorizer) -> None:
+    """Only a yes is a yes; but an AAA that is away for a minute must not cost the device its certificate."""
     request = await office.request()
-    await office.submit(request)
-    aaa.script = [WAIT]
+    certificate = granted(await office.submit(request))
+    aaa.script = [WAIT, WAIT, Accept()]
 
-    await refused(office, request, "no longer authorized: somebody")
+    assert await office.submit(request) == Undecided()
+    assert await office.poll(request) == Undecided()
+    assert granted(await office.poll(request)) == certificate
 
 
 async def test_a_revoked_certificate_is_not_sent_again(office: Office, clock: Clock) -> None:
