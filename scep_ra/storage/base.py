@@ -396,6 +396,15 @@ class CertificateStore(Protocol):
         Not one transaction: rows come in pages, so that a long list holds nobody up. A revocation meanwhile may be in
         or out; `CRLState.revocation_sequence`, read before, tells.
         """
+    async def current_certificates(
+        self, device_ids: Collection[DeviceID], now: datetime
+    ) -> Sequence[StoredCertificate]:
+        """Return what these devices may show to be let in at `now`, newest first.
+
+        Not expired, not revoked nor to be revoked by then, and without a successor.
+        """
+        ...
+
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -198,6 +198,25 @@ class SqlCertificates(SqlAudit):
         async def work(session: Session) -> bool:
             revoked = await revoke_one(session, ca, certificate_serial, now, reason)
             if revoked is None:
+    async def current_certificates(
+        self, device_ids: Collection[DeviceID], now: datetime
+    ) -> Sequence[StoredCertificate]:
+        """Return those of these devices that are good and have no successor, newest first."""
+        sql = (
+            "SELECT * FROM certificate WHERE device_kind = $1 AND device_value = $2 AND not_after > $3"
+            " AND successor IS NULL AND revoked_at IS NULL AND (revoke_at IS NULL OR revoke_at > $3)"
+        )
+
+        async def work(session: Session) -> list[Row]:
+            return [
+                row
+                for device_id in device_ids
+                for row in await session.fetch(sql, device_id.kind.value, device_id.value, encode_time(now))
+            ]
+
+        found = map(read_certificate, await self._database.read(work))
+        return sorted(found, key=lambda each: (each.issued_at, each.certificate_serial), reverse=True)
+
                 return False
             facts = certificate_facts(revoked)
             await self._audit(session, AuditEvent.CERTIFICATE_REVOKED, now, **facts, reason=str(reason))
