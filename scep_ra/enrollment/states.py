@@ -49,6 +49,8 @@ TRANSITIONS: Final[dict[tuple[EnrollmentState, EnrollmentEvent], EnrollmentState
     (EnrollmentState.ISSUING, EnrollmentEvent.COMPLETE): EnrollmentState.ISSUED,
     (EnrollmentState.ISSUING, EnrollmentEvent.FAIL): EnrollmentState.FAILED,
 }
+# What can still change; everything else is how it ended.
+UNDER_WAY: Final = frozenset(state for state, _ in TRANSITIONS)
 # Waiting for somebody's decision; the same transactionID cannot carry another request meanwhile.
 WAITING: Final = frozenset({EnrollmentState.PENDING, EnrollmentState.APPROVED})
 

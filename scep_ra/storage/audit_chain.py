@@ -1,4 +1,4 @@
-"""The audit log as a chain: what a record is, how each seals those before it, and how a break is found.
+"""The audit log as a chain: what a record is, how each seals those before it, how a break is found; and its port.
 
 Pure: no store, no clock, no file. When an event is recorded is decided by the units of work (`sql_*`) and by `app`.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from scep_ra.errors import ScepRaError
+from scep_ra.identity.types import DeviceID
 
 # What the first record of every chain is sealed to.
 START: Final = bytes(32)
@@ -49,6 +50,7 @@ class AuditEvent(StrEnum):
     ENROLLMENT_REJECTED = "enrollment_rejected"
     ENROLLMENT_FAILED = "enrollment_failed"
     ENROLLMENT_EXPIRED = "enrollment_expired"
+    ENROLLMENT_CLOSED = "enrollment_closed"
     REQUESTS_REFUSED = "requests_refused"
     CERTIFICATE_ISSUED = "certificate_issued"
     CERTIFICATE_REVOKED = "certificate_revoked"
@@ -295,3 +297,29 @@ def _place(head: AuditHead) -> tuple[str, int]:
 
 def _broken(chain: str, sequence: int, what: str) -> BrokenAuditLog:
     return BrokenAuditLog(f"the audit log is broken at record {sequence} of chain {chain}: {what}")
+
+
+# --- the port ------------------------------------------------------------------------------------------------------
+
+
+class AuditLog(Protocol):
+    """What was done, by whom: every step of the other stores that changes anything leaves a record with it."""
+
+    async def record_audit(self, event: AuditEvent, facts: Mapping[str, str], now: datetime) -> None:
+        """Append a record of something that is no row of the store: a start, a key that is used."""
+        ...
+
+    def audit_records(self, after: Mapping[str, int] = ...) -> AsyncIterator[AuditRecord]:
+        """Iterate over the chains by name, each by sequence from behind the one named; raise BrokenAuditLog.
+
+        Not one transaction: records come in pages, and what is appended meanwhile may be in or out.
+        """
+        ...
+
+    async def latest_audit_records(self, limit: int, device_id: DeviceID | None = None) -> Sequence[AuditRecord]:
+        """Return the newest records of all chains, or of those that name a device, newest first."""
+        ...
+
+    async def audit_heads(self) -> Sequence[AuditHead]:
+        """Return where each chain stands, by name."""
+        ...

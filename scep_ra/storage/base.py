@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.errors import BackendError
 from scep_ra.identity.types import DeviceID
-from scep_ra.storage.audit_chain import AuditEvent, AuditHead, AuditRecord
+from scep_ra.storage.audit_chain import AuditLog
 from scep_ra.storage.sessions import DisconnectStore, OutboxStore, SessionStore
 
 
@@ -164,33 +164,38 @@ class Enrollment:
     hold: str = ""  # why an operator has to approve it; "" = nobody has to
     decided_by: str = ""  # the operator who approved or rejected it
     note: str = ""  # what the operator had to say
+    refusal: str = ""  # why AAA, asked again, said no
     renewal_of: int | None  # certificate serial (of the same CA) that this one renews
     certificate_serial: int | None  # reserved while ISSUING, real when ISSUED
     order: bytes | None  # CertificateAuthority.prepare's octets, from ISSUING on
+    subject: bytes | None = None  # DER Name that the certificate is to have, from ISSUING on
+    subject_alt_name: bytes | None = None  # DER GeneralNames that go with it, if any
     created_at: datetime
     updated_at: datetime
+    closed_at: datetime | None = None  # from when on the same request is a new one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dossier:
     """All that the store knows about an incoming request, read in one step."""
 
-    same: Enrollment | None  # same key and same CSR
-    latest: Enrollment | None  # same key, newest, whatever the CSR
+    same: Enrollment | None  # same key and same CSR, not closed
+    latest: Enrollment | None  # same key, newest, whatever the CSR, not closed
     challenge: Challenge | None
     certificate: StoredCertificate | None  # of `same`, when issued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuanceLimits:
-    """What must hold of a device's certificates in this profile at the moment when an intent is recorded.
+    """What must hold of a device's certificates and requests in this profile when an enrollment is recorded.
 
-    Active is a certificate of the device and profile that has not expired, is not revoked and has no successor, and an
-    open intent for one. The certificate that the enrollment renews is not counted.
+    Certificates count for an intent, what waits for what is to wait. Active is a certificate of the device and profile
+    that has not expired, is not revoked and has no successor, and an open intent for one, but not the renewed one.
     """
 
     max_active: int | None = None
     second_key: bool = True  # False: raise SecondKey when another key is active
+    max_waiting: int | None = None  # requests that are PENDING or APPROVED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +218,7 @@ class EnrollmentStore(Protocol):
         ...
 
     async def latest_enrollment(self, key: EnrollmentKey) -> tuple[Enrollment, StoredCertificate | None] | None:
-        """Return the newest enrollment of this key with its certificate, for CertPoll."""
+        """Return the newest enrollment of this key that is not closed, with its certificate, for CertPoll."""
         ...
 
     async def insert_enrollment(
@@ -221,15 +226,16 @@ class EnrollmentStore(Protocol):
         enrollment: Enrollment,
         *,
         spend: bytes | None,
+        closes: str | None = None,
         decision: StoredDecision | None = None,
         limits: IssuanceLimits = NO_LIMITS,
     ) -> None:
         """Insert an enrollment (PENDING or ISSUING) and, in the same transaction, spend the challenge with this digest.
 
-        The decision record, whose decision_id is the enrollment_id, goes in with it. Raise, in this order,
-        DuplicateEnrollment when the same key and CSR are there already, AlreadyRenewed when `renewal_of` has or is
-        about to get another successor, ChallengeSpent when the challenge is not open at enrollment.created_at,
-        KeyInUse, and for an ISSUING enrollment SecondKey or QuotaReached as `limits` say; then nothing is changed.
+        The decision record, with the same ID, goes in as well. `closes` is the ID of the same request long ago. Raise,
+        in this order, DuplicateEnrollment when the same key and CSR are there and not closed, AlreadyRenewed when
+        `renewal_of` has or is about to get another successor, ChallengeSpent when the challenge is not open at
+        enrollment.created_at, KeyInUse, and SecondKey or QuotaReached as `limits` say; then nothing is changed.
         """
         ...
 
@@ -242,15 +248,18 @@ class EnrollmentStore(Protocol):
         *,
         certificate_serial: int | None = None,
         order: bytes | None = None,
+        subject: bytes | None = None,
+        subject_alt_name: bytes | None = None,
         limits: IssuanceLimits = NO_LIMITS,
         by: str = "",
         note: str = "",
+        refusal: str = "",
     ) -> bool:
         """Apply one event of the transition table if the state is still `expected`; return False when it is not.
 
-        AUTHORIZE needs certificate_serial and order, and raises AlreadyRenewed, KeyInUse, SecondKey and QuotaReached as
-        insert_enrollment does. APPROVE and REJECT keep `by` and `note`. COMPLETE is `complete`'s alone, because no
-        enrollment may be ISSUED without its certificate.
+        AUTHORIZE needs certificate_serial, order and names, and raises AlreadyRenewed, KeyInUse, SecondKey and
+        QuotaReached as insert_enrollment does. APPROVE and REJECT keep an operator's `by` and `note`, and AAA's
+        `refusal` beside them. COMPLETE is `complete`'s alone: none is ISSUED without its certificate.
         """
         ...
 
@@ -261,12 +270,17 @@ class EnrollmentStore(Protocol):
         now: datetime,
         *,
         retirement: Retirement = NO_RETIREMENT,
-    ) -> bool:
-        """Store the certificate and move ISSUING to ISSUED together; False when another worker did it first.
+    ) -> StoredCertificate | None:
+        """Store the certificate and move ISSUING to ISSUED together; None when another worker did it first.
 
-        The certificate that the enrollment renews gets this one as its successor, and those that it replaces get their
-        `revoke_at`. Raise AlreadyExists when the CA gave the same serial to two enrollments; then nothing is changed.
+        The renewed certificate gets its successor, those that are replaced their `revoke_at`. Return the new one, which
+        is revoked when its device was disconnected, or the renewed one revoked or replaced, since the intent. Raise
+        AlreadyExists when the CA gave the same serial to two enrollments; then nothing is changed.
         """
+        ...
+
+    async def close_enrollment(self, enrollment_id: str, now: datetime, *, by: str, note: str = "") -> bool:
+        """Have the same request judged as new from now on; False when it is under way, closed, or not there."""
         ...
 
     async def find_enrollments(self, id_prefix: str) -> Sequence[Enrollment]:
@@ -382,6 +396,15 @@ class CertificateStore(Protocol):
         """Return certificates, newest first."""
         ...
 
+    async def current_certificates(
+        self, device_ids: Collection[DeviceID], now: datetime
+    ) -> Sequence[StoredCertificate]:
+        """Return what these devices may show to be let in at `now`, newest first.
+
+        Not expired, not revoked nor to be revoked by then, and without a successor.
+        """
+        ...
+
     async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
         """Return certificates that were to be revoked by now (`revoke_at`) and are not, oldest first."""
         ...
@@ -396,15 +419,6 @@ class CertificateStore(Protocol):
         Not one transaction: rows come in pages, so that a long list holds nobody up. A revocation meanwhile may be in
         or out; `CRLState.revocation_sequence`, read before, tells.
         """
-    async def current_certificates(
-        self, device_ids: Collection[DeviceID], now: datetime
-    ) -> Sequence[StoredCertificate]:
-        """Return what these devices may show to be let in at `now`, newest first.
-
-        Not expired, not revoked nor to be revoked by then, and without a successor.
-        """
-        ...
-
         ...
 
 
@@ -442,32 +456,6 @@ class CRLStore(Protocol):
 
     async def save_crl(self, crl: StoredCRL) -> bool:
         """Replace the CRL of this CA; False unless the number is higher (another node was faster: read again)."""
-        ...
-
-
-# --- audit ---------------------------------------------------------------------------------------------------------
-
-
-class AuditLog(Protocol):
-    """What was done, by whom: every step of the other stores that changes anything leaves a record with it."""
-
-    async def record_audit(self, event: AuditEvent, facts: Mapping[str, str], now: datetime) -> None:
-        """Append a record of something that is no row of the store: a start, a key that is used."""
-        ...
-
-    def audit_records(self, after: Mapping[str, int] = ...) -> AsyncIterator[AuditRecord]:
-        """Iterate over the chains by name, each by sequence from behind the one named; raise BrokenAuditLog.
-
-        Not one transaction: records come in pages, and what is appended meanwhile may be in or out.
-        """
-        ...
-
-    async def latest_audit_records(self, limit: int, device_id: DeviceID | None = None) -> Sequence[AuditRecord]:
-        """Return the newest records of all chains, or of those that name a device, newest first."""
-        ...
-
-    async def audit_heads(self) -> Sequence[AuditHead]:
-        """Return where each chain stands, by name."""
         ...
 
 

@@ -24,6 +24,7 @@ from scep_ra.storage.sql_audit import SqlAudit
 
 # Rows of a revocation list read at a time: about a millisecond, so that other readers hardly wait.
 REVOCATION_PAGE: Final = 1000
+_SUPERSEDED: Final = 4  # CRLReason (RFC 5280 5.3.1)
 
 
 def read_certificate(row: Row) -> StoredCertificate:
@@ -88,28 +89,44 @@ def certificate_facts(certificate: StoredCertificate) -> dict[str, str]:
     }
 
 
-async def retire_renewed(session: Session, certificate: StoredCertificate, renewed: str, at: datetime | None) -> None:
-    """Make a certificate the successor of the renewed one, which is to be revoked at this time if one is given."""
-    await session.execute(
-        "UPDATE certificate SET successor = $3, revoke_at = COALESCE($4, revoke_at)"
-        " WHERE ca = $1 AND certificate_serial = $2",
-        certificate.ca,
-        renewed,
+async def retire_renewed(
+    session: Session, certificate: StoredCertificate, renewed: str, at: datetime | None
+) -> int | None:
+    """Make a certificate the successor of the renewed one, which is to be revoked at this time if one is given.
+
+    Return the CRLReason for which the successor must not live either, None when it may: the renewed one was revoked, or
+    replaced by one under another key, while the successor was being made.
+    """
+    serials = certificate.ca, renewed
+    rows = await session.fetch(
+        "UPDATE certificate SET successor = $3 WHERE ca = $1 AND certificate_serial = $2"
+        " RETURNING revoke_at, revocation_reason",
+        *serials,
         encode_serial(certificate.certificate_serial),
-        None if at is None else encode_time(at),
     )
+    for row in rows:
+        if row["revocation_reason"] is not None:
+            return int(row["revocation_reason"])
+        if row["revoke_at"] is not None:
+            return _SUPERSEDED
+    if at is not None:
+        sql = "UPDATE certificate SET revoke_at = $3 WHERE ca = $1 AND certificate_serial = $2"
+        await session.execute(sql, *serials, encode_time(at))
+    return None
 
 
-async def retire_others(session: Session, certificate: StoredCertificate, at: datetime, now: datetime) -> None:
-    """Have all other active certificates of this one's device and profile revoked at this time."""
+async def retire_others(session: Session, certificate: StoredCertificate, at: datetime) -> None:
+    """Have all certificates of this one's device and profile that no other replaces revoked at this time.
+
+    Expired ones as well: with a grace they could still be renewed.
+    """
     await session.execute(
-        "UPDATE certificate SET revoke_at = $7 WHERE device_kind = $1 AND device_value = $2 AND profile = $3"
-        " AND not_after > $4 AND successor IS NULL AND revoke_at IS NULL AND revoked_at IS NULL"
-        " AND NOT (ca = $5 AND certificate_serial = $6)",
+        "UPDATE certificate SET revoke_at = $6 WHERE device_kind = $1 AND device_value = $2 AND profile = $3"
+        " AND successor IS NULL AND revoke_at IS NULL AND revoked_at IS NULL"
+        " AND NOT (ca = $4 AND certificate_serial = $5)",
         certificate.device_id.kind.value,
         certificate.device_id.value,
         certificate.profile,
-        encode_time(now),
         certificate.ca,
         encode_serial(certificate.certificate_serial),
         encode_time(at),
@@ -181,23 +198,6 @@ class SqlCertificates(SqlAudit):
 
         return [read_certificate(row) for row in await self._database.read(work)]
 
-    async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
-        """Return certificates that were to be revoked by now and are not, oldest first."""
-        sql = (
-            "SELECT * FROM certificate WHERE revoke_at IS NOT NULL AND revoked_at IS NULL AND revoke_at <= $1"
-            " ORDER BY revoke_at, certificate_serial LIMIT $2"
-        )
-        rows = await self._database.read(lambda session: session.fetch(sql, encode_time(now), limit))
-        return [read_certificate(row) for row in rows]
-
-    async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
-        """Mark as revoked; return False when unknown or revoked already (the first date and reason stay)."""
-        if certificate_serial not in CERTIFICATE_SERIALS:
-            return False
-
-        async def work(session: Session) -> bool:
-            revoked = await revoke_one(session, ca, certificate_serial, now, reason)
-            if revoked is None:
     async def current_certificates(
         self, device_ids: Collection[DeviceID], now: datetime
     ) -> Sequence[StoredCertificate]:
@@ -217,6 +217,23 @@ class SqlCertificates(SqlAudit):
         found = map(read_certificate, await self._database.read(work))
         return sorted(found, key=lambda each: (each.issued_at, each.certificate_serial), reverse=True)
 
+    async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
+        """Return certificates that were to be revoked by now and are not, oldest first."""
+        sql = (
+            "SELECT * FROM certificate WHERE revoke_at IS NOT NULL AND revoked_at IS NULL AND revoke_at <= $1"
+            " ORDER BY revoke_at, certificate_serial LIMIT $2"
+        )
+        rows = await self._database.read(lambda session: session.fetch(sql, encode_time(now), limit))
+        return [read_certificate(row) for row in rows]
+
+    async def revoke_certificate(self, ca: str, certificate_serial: int, now: datetime, reason: int) -> bool:
+        """Mark as revoked; return False when unknown or revoked already (the first date and reason stay)."""
+        if certificate_serial not in CERTIFICATE_SERIALS:
+            return False
+
+        async def work(session: Session) -> bool:
+            revoked = await revoke_one(session, ca, certificate_serial, now, reason)
+            if revoked is None:
                 return False
             facts = certificate_facts(revoked)
             await self._audit(session, AuditEvent.CERTIFICATE_REVOKED, now, **facts, reason=str(reason))

@@ -184,7 +184,8 @@ class SqlDevices(SqlAudit):
         """Return the sealed secret that the newest enrollment of this key has spent."""
         sql = (
             "SELECT sealed FROM challenge JOIN enrollment ON challenge.used_by = enrollment.enrollment_id"
-            " WHERE enrollment.profile = $1 AND transaction_id = $2 AND requester = $3 AND sealed IS NOT NULL"
+            " WHERE enrollment.profile = $1 AND transaction_id = $2 AND requester = $3 AND closed_at IS NULL"
+            " AND sealed IS NOT NULL"
             " ORDER BY enrollment.created_at DESC LIMIT 1"
         )
         rows = await self._database.read(

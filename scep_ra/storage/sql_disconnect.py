@@ -16,10 +16,10 @@ from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.storage.audit_chain import AuditEvent
 from scep_ra.storage.base import Enrollment, StoredCertificate
 from scep_ra.storage.database import Session, encode_time
+from scep_ra.storage.enrollment_rows import enrollment_facts, read_enrollment
 from scep_ra.storage.sessions import Disconnection, EntryChange, Holder, LiveSession, MessageKind, OutboxMessage
 from scep_ra.storage.sql_audit import SqlAudit
 from scep_ra.storage.sql_certificates import certificate_facts, revoke_all_of
-from scep_ra.storage.sql_enrollments import enrollment_facts, read_enrollment
 from scep_ra.storage.sql_limits import disconnect_lock
 from scep_ra.storage.sql_outbox import insert_messages, unsettled_messages
 from scep_ra.storage.sql_sessions import sessions_of

@@ -31,6 +31,12 @@ async def exclude_rivals(session: Session, enrollment: Enrollment, limits: Issua
     await session.serialise(*names)
 
 
+async def exclude_waiting(session: Session, enrollment: Enrollment, limits: IssuanceLimits) -> None:
+    """Wait until no other request of this device begins to wait, where limits count those."""
+    if limits.max_waiting is not None:
+        await session.serialise(device_lock(enrollment.key.profile, enrollment.device_id))
+
+
 def device_lock(profile: str, device_id: DeviceID) -> str:
     """Return the name under which units exclude one another that count a device's certificates in a profile."""
     return f"certificates {profile} {device_id}"
@@ -86,6 +92,25 @@ async def check_limits(session: Session, enrollment: Enrollment, limits: Issuanc
         raise QuotaReached(
             f"{enrollment.device_id} has {len(others)} active certificates in profile {enrollment.key.profile}"
             f" and may have {limits.max_active}: revoke one, or let it expire"
+        )
+
+
+async def check_waiting(session: Session, enrollment: Enrollment, limits: IssuanceLimits) -> None:
+    """Raise QuotaReached when as many other requests of the device wait as may, after `exclude_waiting`."""
+    if limits.max_waiting is None:
+        return
+    rows = await session.fetch(
+        "SELECT COUNT(*) AS waiting FROM enrollment WHERE device_kind = $1 AND device_value = $2 AND profile = $3"
+        " AND state IN ('pending', 'approved') AND enrollment_id <> $4",
+        enrollment.device_id.kind.value,
+        enrollment.device_id.value,
+        enrollment.key.profile,
+        enrollment.enrollment_id,
+    )
+    if rows[0]["waiting"] >= limits.max_waiting:
+        raise QuotaReached(
+            f"{rows[0]['waiting']} requests of {enrollment.device_id} wait in profile {enrollment.key.profile}"
+            f" and {limits.max_waiting} may: decide about them, or let them expire"
         )
 
 

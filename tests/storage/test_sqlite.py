@@ -51,6 +51,7 @@ INDEXES = {
     "device_by_value",
     "enrollment_by_device",
     "enrollment_by_key",
+    "enrollment_by_key_and_csr",
     "enrollment_by_renewal",
     "enrollment_by_state",
     "live_session_by_device",

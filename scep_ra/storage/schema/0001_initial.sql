@@ -19,7 +19,6 @@ CREATE TABLE device (
 
 CREATE INDEX device_by_value ON device (value);
 
--- What makes two requests the same. The prefix without csr_digest finds the newest request of a transaction as well.
 CREATE TABLE enrollment (
     enrollment_id TEXT NOT NULL PRIMARY KEY,
     profile TEXT NOT NULL,
@@ -37,13 +36,21 @@ CREATE TABLE enrollment (
     hold TEXT NOT NULL,
     decided_by TEXT NOT NULL,
     note TEXT NOT NULL,
+    refusal TEXT NOT NULL,
     renewal_of TEXT,
     certificate_serial TEXT,
     signing_order BYTEA,
+    subject BYTEA,
+    subject_alt_name BYTEA,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
-    UNIQUE (profile, transaction_id, requester, csr_digest)
+    closed_at BIGINT
 );
+
+-- What makes two requests the same, as long as the first counts. The prefix without csr_digest finds the newest request
+-- of a transaction as well.
+CREATE UNIQUE INDEX enrollment_by_key_and_csr ON enrollment (profile, transaction_id, requester, csr_digest)
+    WHERE closed_at IS NULL;
 
 -- One successor per certificate, whichever of two renewals comes first.
 CREATE UNIQUE INDEX enrollment_by_renewal ON enrollment (ca, renewal_of)
