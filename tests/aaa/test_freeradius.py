@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from tests.support.records import NOW
 pytestmark = pytest.mark.interop
 
 FLEET = 1000
+DOCUMENTATION = Path(__file__).parent.parent.parent / "docs/aaa.md"
 USERS = (
     device_entry("SN1")
     + device_entry(
@@ -202,9 +204,24 @@ async def test_many_questions_at_a_time_get_each_its_own_answer(
 
 async def test_a_server_that_does_not_sign_is_believed_only_where_it_may(tmp_path: Path) -> None:
     """Debian 12's as it comes: its unsigned answers could be anybody's (BlastRADIUS), and the message says so."""
-    with running_freeradius(tmp_path / "server", USERS, signs=False) as server:
+    with running_freeradius(tmp_path / "server", USERS, post_auth="") as server:
         async with backend(tmp_path, server) as authorizer:
             with pytest.raises(Unavailable, match="there is no Message-Authenticator"):
                 await authorizer.authorize(request())
         async with backend(tmp_path, server, require_message_authenticator="auto") as authorizer:
             assert isinstance(await authorizer.authorize(request()), Accept)
+
+
+async def test_the_recipe_in_the_documentation_works(tmp_path: Path) -> None:
+    """Entry and signing are taken from docs/aaa.md as they stand there."""
+    section = DOCUMENTATION.read_text().partition("\n## RADIUS\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```text\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    (entry,) = (block for block in blocks if "Cleartext-Password" in block)
+    (signing,) = (block for block in blocks if block.startswith("post-auth"))
+    with running_freeradius(tmp_path / "server", entry, post_auth=signing) as server:
+        async with backend(tmp_path, server) as authorizer:
+            decisions = [await authorizer.authorize(request(value)) for value in ("FTX1234ABCD", "FTX1234ABCE")]
+    assert decisions == [
+        Accept(attributes={"user": "alice", "hostname": "router1"}),
+        Reject(reason="the RADIUS server said Access-Reject"),
+    ]
