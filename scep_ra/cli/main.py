@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "serve": ("scep_ra.cli.serve:serve", "Run the server."),
     "check-config": ("scep_ra.cli.check_config:check_config", "Check the configuration file, or print a new one."),
     "device": ("scep_ra.cli.device:device", "Say which devices may enroll."),
+    "aaa": ("scep_ra.cli.aaa:aaa", "Ask AAA about devices."),
     "challenge": ("scep_ra.cli.challenge:challenge", "Make one-time challenges."),
     "request": ("scep_ra.cli.request:request", "See what devices asked for, and approve or reject what waits."),
     "certificate": ("scep_ra.cli.certificate:certificate", "List, show, export and revoke certificates."),
