@@ -44,9 +44,17 @@ _LONG_KEYWORDS: Final = {
     "userId": oids.USER_ID,
     "domainComponent": oids.DOMAIN_COMPONENT,
 }
+# Spellings of headends in the names that they report: `hostname` is IOS's, the others strongSwan's and GnuTLS's.
+_OTHER_KEYWORDS: Final = {
+    "hostname": oids.UNSTRUCTURED_NAME,
+    "E": oids.EMAIL_ADDRESS,
+    "EMAIL": oids.EMAIL_ADDRESS,
+}
 _KEYWORD_OF: Final = {oid: keyword for keyword, oid in _KEYWORDS.items()}
 _LONG_NAME_OF: Final = _KEYWORD_OF | {oid: keyword for keyword, oid in _LONG_KEYWORDS.items()}
-_OID_BY_LOWER_KEYWORD: Final = {keyword.lower(): oid for keyword, oid in (_KEYWORDS | _LONG_KEYWORDS).items()}
+_OID_BY_LOWER_KEYWORD: Final = {
+    keyword.lower(): oid for keyword, oid in (_KEYWORDS | _LONG_KEYWORDS | _OTHER_KEYWORDS).items()
+}
 # These are IA5String by definition (RFC 4519 2.4, RFC 2985 5.4.1); everything else is a DirectoryString.
 _IA5_ATTRIBUTES: Final = frozenset({oids.DOMAIN_COMPONENT, oids.EMAIL_ADDRESS, oids.UNSTRUCTURED_NAME})
 _ENCODINGS: Final = {
