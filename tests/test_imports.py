@@ -25,6 +25,7 @@ RANKS: Final = MappingProxyType(
         "scep": 2,
         "identity": 2,
         "radius": 2,
+        "ldap": 2,
         "enrollment.types": 3,
         "enrollment.states": 3,
         "aaa.base": 3,
@@ -43,6 +44,9 @@ RANKS: Final = MappingProxyType(
         "config": 6,
         "config_aaa": 6,
         "config_base": 6,
+        "config_disconnect": 6,
+        "config_headends": 6,
+        "disconnect_parts": 6,
         "config_file": 6,
         "data_directory": 6,
         "parts": 6,
@@ -74,17 +78,26 @@ NO_IMPLEMENTATIONS: Final = (
     "database",
     "migrations",
 )
-COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "data_directory")
+COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "disconnect_parts", "data_directory")
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
     {
         "aiohttp": ("web", "app", "cli", "headend"),
         "aiohttp.web": ("web", "app"),
-        "aiosqlite": ("storage",),
-        "asyncpg": ("storage",),
-        "sqlite3": ("storage",),
+        "aiosqlite": ("storage", "aaa.sql_sqlite"),
+        "asyncpg": ("storage", "aaa.sql_postgresql"),
+        "sqlite3": ("storage", "aaa.sql_sqlite"),
         "click": ("cli",),
-        "pydantic": ("config", "config_aaa", "config_base", "config_file", "aaa", "ca"),
+        "pydantic": (
+            "config",
+            "config_aaa",
+            "config_base",
+            "config_disconnect",
+            "config_headends",
+            "config_file",
+            "aaa",
+            "ca",
+        ),
         "pyrad": ("radius",),
         "asn1crypto": (),  # a second opinion for tests; its parsing time is quadratic for hostile input
     }

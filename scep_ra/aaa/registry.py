@@ -14,8 +14,12 @@ from typing import Final
 
 from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Authorizer
+from scep_ra.aaa.command import CommandAuthorizer, command_settings
 from scep_ra.aaa.embedded import RegistryAuthorizer
-from scep_ra.errors import ConfigurationError, Misconfigured
+from scep_ra.aaa.ldap import LdapAuthorizer, ldap_settings
+from scep_ra.aaa.sql import SqlAuthorizer, sql_settings
+from scep_ra.aaa.sql_sqlite import SqliteSource
+from scep_ra.errors import ConfigurationError, Misconfigured, ScepRaError
 from scep_ra.plugins import find_factory, find_path
 from scep_ra.storage.base import DeviceStore
 
@@ -58,21 +62,51 @@ def _make_radius(parts: Parts, options: Options) -> Authorizer:
     return RadiusAuthorizer(settings, parts.now)
 
 
+def _make_ldap(parts: Parts, options: Options) -> Authorizer:
+    return LdapAuthorizer(ldap_settings(options, data_directory=parts.data_directory, timeout_s=parts.timeout_s))
+
+
+def _make_sql(parts: Parts, options: Options) -> Authorizer:
+    settings = sql_settings(options, data_directory=parts.data_directory, timeout_s=parts.timeout_s)
+    if not settings.dsn:
+        return SqlAuthorizer(settings, SqliteSource(settings))
+    try:
+        from scep_ra.aaa.sql_postgresql import PostgresqlSource  # noqa: PLC0415 - its library is an extra
+    except ModuleNotFoundError as error:
+        raise _lacking(parts, error, extra="postgresql") from error
+    return SqlAuthorizer(settings, PostgresqlSource(settings))
+
+
+def _make_command(parts: Parts, options: Options) -> Authorizer:
+    return CommandAuthorizer(command_settings(options, data_directory=parts.data_directory))
+
+
 def _lacking(parts: Parts, error: ModuleNotFoundError, *, extra: str) -> Misconfigured:
     return Misconfigured(f'[aaa.{parts.name}] needs {error.name}: run pip install "scep-ra[{extra}]"')
 
 
 _BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {
     "accept-all": _make_accept_all,
+    "command": _make_command,
+    "ldap": _make_ldap,
     "radius": _make_radius,
     "registry": _make_registry,
+    "sql": _make_sql,
 }
 
 
 def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorizer:
     """Make the authorizer of this type; raise ConfigurationError when there is none or it refuses its options."""
     factory = find_factory(type_name, built_in=_BUILT_IN, group=ENTRY_POINT_GROUP, noun="authorizer")
-    return factory(parts, options)
+    try:
+        return factory(parts, options)
+    except ScepRaError:
+        raise
+    except Exception as error:
+        # Above all a plug-in that takes other arguments. Its text may quote options, and these a secret.
+        raise ConfigurationError(
+            f'the authorizer "{type_name}" of [aaa.{parts.name}] cannot be made: {type(error).__name__}; -v shows more'
+        ) from error
 
 
 def check_type(type_name: str, known: Collection[str]) -> None:
