@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scep_ra.aaa.base import Accept, AccessRequest, Decision
 from scep_ra.aaa.embedded import RegistryAuthorizer
-from scep_ra.aaa.registry import ENTRY_POINT_GROUP, Parts, load_authorizer
+from scep_ra.aaa.registry import ENTRY_POINT_GROUP, Parts, check_type, load_authorizer
 from scep_ra.errors import ConfigurationError
 from scep_ra.storage.base import DeviceStore
 from scep_ra.storage.sql import SqlStore
@@ -31,6 +32,16 @@ class Lenient:
 
     async def check(self) -> None:
         return
+
+
+class Picky(Lenient):
+    """A plugin with opinions."""
+
+    def __init__(self, parts: Parts, options: Mapping[str, object]) -> None:
+        super().__init__(parts, options)
+        if "level" in options:
+            raise ConfigurationError("level is too high")
+        raise KeyError(options["secret"])
 
 
 @pytest.fixture
@@ -72,6 +83,29 @@ def test_an_installed_plugin_is_found_by_its_name(parts: Parts, plugin: None) ->
 def test_an_installed_plugin_cannot_take_the_place_of_a_built_in_type(parts: Parts, plugin: None) -> None:
     """Installing a package must not change who decides."""
     assert isinstance(load_authorizer("registry", parts, {}), RegistryAuthorizer)
+
+
+def test_a_plugin_that_cannot_be_made_is_named_without_what_it_quotes(parts: Parts) -> None:
+    """An options' value may be a secret."""
+    with pytest.raises(
+        ConfigurationError, match=r'authorizer ".*:Picky" of \[aaa\.own\] cannot be made: KeyError'
+    ) as caught:
+        load_authorizer(f"{__name__}:Picky", replace(parts, name="own"), {"secret": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_plugin_may_say_itself_what_is_wrong_with_its_options(parts: Parts) -> None:
+    """In its own words."""
+    with pytest.raises(ConfigurationError, match="level is too high"):
+        load_authorizer(f"{__name__}:Picky", parts, {"level": 11})
+
+
+def test_the_name_of_a_plugin_is_checked_without_importing_it(plugin: None) -> None:
+    """A path is believed until the start."""
+    check_type("lenient", ["registry"])
+    check_type("no.such.module:Class", ["registry"])
+    with pytest.raises(ConfigurationError, match='there is no authorizer of type "registri"; did you mean "registry"'):
+        check_type("registri", ["registry"])
 
 
 def test_a_class_is_found_by_its_path(parts: Parts) -> None:
