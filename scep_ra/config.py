@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from scep_ra.config_aaa import AuthorizerConfig, RegistryConfig
 from scep_ra.config_base import Name, Table
+from scep_ra.config_headend import HeadendConfig, RadiusServerConfig
+from scep_ra.config_disconnect import AaaSyncConfig, WebhookConfig
+from scep_ra.config_headends import HeadendConfig
 
 # Far more than processors: a number that is mistyped must not take the machine down.
 MAX_WORKERS: Final = 64
@@ -277,6 +280,9 @@ class ProfileConfig(Table):
     max_active_certificates: int = Field(default=2, ge=0)
     """Certificates of one device that may be good at the same time, superseded ones not counted; 0 = no limit."""
 
+    max_waiting_per_device: int = Field(default=4, ge=0)
+    """Requests of one device that may wait for a decision, or for the device to come back, at a time; 0 = no limit."""
+
     second_key: Literal["allow", "refuse", "hold", "replace"] = "allow"
     """What to do when a device that holds a good certificate asks for a first one under another key, which is a reset
     device or a clone: issue, refuse, let an operator decide, or issue and revoke the others."""
@@ -355,6 +361,11 @@ class Config(Table):
     ra: dict[Name, RAConfig] = {"default": RAConfig()}
     aaa: dict[Name, AuthorizerConfig] = {"registry": RegistryConfig()}
     trust: dict[Name, TrustConfig] = {}
+    radius: RadiusServerConfig = RadiusServerConfig()
+    headend: dict[Name, HeadendConfig] = {}
+    headend: dict[Name, HeadendConfig] = {}
+    webhook: dict[Name, WebhookConfig] = {}
+    aaa_sync: AaaSyncConfig = AaaSyncConfig()
     profile: dict[Name, ProfileConfig] = {"default": ProfileConfig()}
 
 

@@ -5,10 +5,10 @@ When to send, and what to do when nobody answers, is `outbox`'s business.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from types import MappingProxyType
 from typing import Final
 
@@ -44,10 +44,10 @@ _CAUSES: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisconnectTarget:
-    """A headend that takes Disconnect-Requests."""
+    """A headend that takes Disconnect-Requests, or several of one name, told apart by the address of the session."""
 
     name: str
-    host: str
+    network: IPv4Network | IPv6Network
     port: int = PORT
     secret: bytes = field(repr=False)
 
@@ -58,19 +58,22 @@ class DisconnectSender:
     def __init__(
         self, targets: Iterable[DisconnectTarget], *, sessions: SessionStore, now: Callable[[], datetime]
     ) -> None:
-        self._clients = {
-            each.name: RadiusClient([Address(host=each.host, port=each.port)], each.secret, _RULES) for each in targets
-        }
+        self._targets = {each.name: each for each in targets}
+        self._clients: dict[tuple[str, Address], RadiusClient] = {}
         self._sessions = sessions
         self._now = now
 
     async def send(self, message: OutboxMessage) -> Attempt:
         """Ask the session's headend to end it, and take it out of the store when it is gone; raise a BackendError."""
-        client = self._clients.get(message.target)
-        if client is None:
+        target = self._targets.get(message.target)
+        if target is None:
             return Attempt(verdict=Verdict.REFUSED, result=f"no [headend.{message.target}] takes Disconnect-Requests")
+        address = _address_of(target, message.payload["nas_address"])
+        if address is None:
+            outside = f"{message.payload['nas_address'] or 'its address'} is not in [headend.{message.target}]"
+            return Attempt(verdict=Verdict.REFUSED, result=outside)
         try:
-            reply = await client.exchange(_request(message, self._now()))
+            reply = await self._client(target, address).exchange(_request(message, self._now()))
         except Unavailable as error:
             # In full: who looks at it must learn whether the secret is wrong.
             return Attempt(verdict=Verdict.SILENT, result=f"timeout ({error})")
@@ -79,10 +82,25 @@ class DisconnectSender:
             await self._sessions.end_session(message.target, message.payload["session_id"])
         return attempt
 
+    def _client(self, target: DisconnectTarget, address: Address) -> RadiusClient:
+        key = target.name, address
+        if key not in self._clients:
+            self._clients[key] = RadiusClient([address], target.secret, _RULES)
+        return self._clients[key]
+
     async def close(self) -> None:
         """Close all sockets."""
         for client in self._clients.values():
             await client.close()
+
+
+def _address_of(target: DisconnectTarget, nas_address: str) -> Address | None:
+    """Return where a session's headend listens; what it says of itself counts only within its network."""
+    if target.network.num_addresses == 1:
+        return Address(host=str(target.network.network_address), port=target.port)
+    if nas_address and ip_address(nas_address) in target.network:
+        return Address(host=nas_address, port=target.port)
+    return None
 
 
 def _request(message: OutboxMessage, now: datetime) -> Packet:
@@ -93,8 +111,8 @@ def _attributes(message: OutboxMessage, now: datetime) -> Iterator[tuple[str, Va
     """Yield what names the session and no more: hostapd and others answer any other attribute with a NAK 401."""
     session = message.payload
     if session["nas_address"]:
-        version = ipaddress.ip_address(session["nas_address"]).version
-        yield ("NAS-IP-Address" if version == 4 else "NAS-IPv6-Address"), session["nas_address"]
+        version = ip_address(session["nas_address"]).version
+        yield "NAS-IP-Address" if version == 4 else "NAS-IPv6-Address", session["nas_address"]
     for name, key in (
         ("NAS-Identifier", "nas_identifier"),
         ("User-Name", "user_name"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ async def message(store: SqlStore) -> OutboxMessage:
 
 
 @asynccontextmanager
-async def sending_to(store: SqlStore, server: FakeServer) -> AsyncIterator[DisconnectSender]:
-    target = DisconnectTarget(name="vpn", host=server.address.host, port=server.address.port, secret=SECRET)
+async def sending_to(
+    store: SqlStore, server: FakeServer, *, network: str = "127.0.0.1"
+) -> AsyncIterator[DisconnectSender]:
+    target = DisconnectTarget(name="vpn", network=ip_network(network), port=server.address.port, secret=SECRET)
     sender = DisconnectSender([target], sessions=store, now=lambda: NOW)
     yield sender
     await sender.close()
@@ -120,6 +123,28 @@ async def test_a_headend_that_left_the_configuration_is_refused_by_name(
     assert attempt == Attempt(verdict=Verdict.REFUSED, result="no [headend.vpn] takes Disconnect-Requests")
 
 
+async def test_of_a_network_of_headends_the_one_of_the_session_is_asked(
+    store: SqlStore, message: OutboxMessage
+) -> None:
+    """By the address that it reported."""
+    message = replace(message, payload={**message.payload, "nas_address": "127.0.0.1"})
+    async with fake_server(answering(Code.DISCONNECT_ACK)) as server:
+        async with sending_to(store, server, network="127.0.0.0/24") as sender:
+            assert (await sender.send(message)).result == "ack"
+
+
+@pytest.mark.parametrize(("address", "named"), [("192.0.2.7", "192.0.2.7"), ("", "its address")])
+async def test_an_address_outside_of_the_network_gets_nothing(
+    store: SqlStore, message: OutboxMessage, address: str, named: str
+) -> None:
+    """A headend must not send us, and what the secret has signed, to anybody."""
+    message = replace(message, payload={**message.payload, "nas_address": address})
+    async with fake_server(silent) as server, sending_to(store, server, network="127.0.0.0/24") as sender:
+        attempt = await sender.send(message)
+    assert attempt == Attempt(verdict=Verdict.REFUSED, result=f"{named} is not in [headend.vpn]")
+    assert server.received == []
+
+
 @pytest.mark.parametrize(
     ("code", "cause", "attempt"),
     [
@@ -138,4 +163,4 @@ def test_answers_are_judged_by_what_becomes_of_the_session(code: Code, cause: in
 
 def test_a_target_keeps_its_secret() -> None:
     """Also in a traceback."""
-    assert "s3cret" not in repr(DisconnectTarget(name="vpn", host="127.0.0.1", secret=b"s3cret"))
+    assert "s3cret" not in repr(DisconnectTarget(name="vpn", network=ip_network("127.0.0.1"), secret=b"s3cret"))

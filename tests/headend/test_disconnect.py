@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scep_ra.storage.sessions import EntryChange, MessageKind
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
 from tests.support.outbox import FakeSender, answering
-from tests.support.radius_server import SECRET, fake_server, silent
+from tests.support.radius_server import SECRET, FakeServer, fake_server, silent
 from tests.support.records import (
     HOUR,
     NOW,
@@ -85,6 +86,10 @@ def make_service(store: SqlStore, outbox: Outbox, **fields: Any) -> DisconnectSe
     return DisconnectService(store=store, outbox=outbox, **{**defaults, **fields})
 
 
+def make_target(name: str, server: FakeServer) -> DisconnectTarget:
+    return DisconnectTarget(name=name, network=ip_network(server.address.host), port=server.address.port, secret=SECRET)
+
+
 async def cut_off(service: DisconnectService, **fields: Any) -> Any:
     return await service.disconnect(device_id(), **{"entry": EntryChange.DISABLE, "by": "alice", **fields})
 
@@ -133,8 +138,7 @@ async def test_headends_are_asked_side_by_side_in_less_than_a_second(store: SqlS
     for number in range(10):
         await store.record_session(make_session(headend=f"vpn{number}"))
     async with fake_server(answering(Code.DISCONNECT_ACK)) as server:
-        host, port = server.address.host, server.address.port
-        targets = [DisconnectTarget(name=f"vpn{n}", host=host, port=port, secret=SECRET) for n in range(10)]
+        targets = [make_target(f"vpn{number}", server) for number in range(10)]
         sender = DisconnectSender(targets, sessions=store, now=lambda: NOW)
         outbox = make_outbox(store, sender)
         started_at = time.monotonic()
@@ -150,10 +154,7 @@ async def test_a_dead_headend_holds_nobody_up_longer_than_the_wait(store: SqlSto
     await store.record_session(make_session(headend="dead"))
     await store.record_session(make_session(headend="alive"))
     async with fake_server(answering(Code.DISCONNECT_ACK)) as alive, fake_server(silent) as dead:
-        targets = [
-            DisconnectTarget(name=name, host=server.address.host, port=server.address.port, secret=SECRET)
-            for name, server in (("alive", alive), ("dead", dead))
-        ]
+        targets = [make_target("alive", alive), make_target("dead", dead)]
         outbox = make_outbox(store, DisconnectSender(targets, sessions=store, now=lambda: NOW))
         report = await cut_off(make_service(store, outbox), wait_s=0.4)
         await outbox.close()
