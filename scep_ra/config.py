@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from scep_ra.config_aaa import AuthorizerConfig, RegistryConfig
 from scep_ra.config_base import Name, Table
-from scep_ra.config_headend import HeadendConfig, RadiusServerConfig
 from scep_ra.config_disconnect import AaaSyncConfig, WebhookConfig
-from scep_ra.config_headends import HeadendConfig
+from scep_ra.config_headend import HeadendConfig, RadiusServerConfig
 
 # Far more than processors: a number that is mistyped must not take the machine down.
 MAX_WORKERS: Final = 64
@@ -362,7 +361,6 @@ class Config(Table):
     aaa: dict[Name, AuthorizerConfig] = {"registry": RegistryConfig()}
     trust: dict[Name, TrustConfig] = {}
     radius: RadiusServerConfig = RadiusServerConfig()
-    headend: dict[Name, HeadendConfig] = {}
     headend: dict[Name, HeadendConfig] = {}
     webhook: dict[Name, WebhookConfig] = {}
     aaa_sync: AaaSyncConfig = AaaSyncConfig()
