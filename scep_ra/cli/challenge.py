@@ -11,11 +11,11 @@ import click
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import timestamp
 from scep_ra.cli.parameters import duration, json_option, kind_option
-from scep_ra.cli.session import Session, check_profile, find_device, with_store
+from scep_ra.cli.session import NotFound, Session, check_profile, device_id, find_device, with_store
 from scep_ra.data_directory import challenge_seal
 from scep_ra.enrollment.challenges import new_challenge
 from scep_ra.errors import ScepRaError
-from scep_ra.identity.types import DeviceIDKind
+from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.parts import utc_now
 from scep_ra.storage.base import Challenge
 
@@ -30,7 +30,7 @@ def challenge() -> None:
 
 
 @challenge.command(epilog="Example:  scep-ra challenge new --device FOC1234X0AB --ttl 7d")
-@click.option("--device", "value", required=True, metavar="VALUE", help="The registered device that may use it.")
+@click.option("--device", "value", required=True, metavar="VALUE", help="The device that may use it.")
 @kind_option
 @click.option("--profile", default="default", show_default=True, help="The profile it is for.")
 @click.option(
@@ -60,14 +60,10 @@ async def _make(
     check_profile(session.settings, profile)
     if (rule := session.settings.config.profile[profile].challenge) != "one-time":
         raise NotAllowed(f'profile {profile} has challenge = "{rule}": it takes no one-time challenges')
-    device = await find_device(session, value, kind)
-    if not device.enabled:
-        raise NotAllowed(f"{device.device_id} is disabled: run `scep-ra device enable {device.device_id}` first")
-    if device.profile not in ("", profile):
-        raise NotAllowed(f"{device.device_id} may only use profile {device.profile}: give --profile {device.profile}")
+    owner = await _owner(session, value, kind, profile)
     is_sealed = session.settings.config.profile[profile].algorithms.password_envelope
     secret, made = new_challenge(
-        device_id=device.device_id,
+        device_id=owner,
         profile=profile,
         now=utc_now(),
         lifetime=lifetime,
@@ -76,3 +72,19 @@ async def _make(
     )
     await session.store.add_challenge(made)
     return secret, made
+
+
+async def _owner(session: Session, value: str, kind: DeviceIDKind | None, profile: str) -> DeviceID:
+    """Return the device that the challenge is for; only where the registry decides must it be registered."""
+    authorizer = session.settings.config.aaa[session.settings.config.profile[profile].authorizer]
+    try:
+        device = await find_device(session, value, kind)
+    except NotFound:
+        if authorizer.type == "registry":
+            raise
+        return device_id(value, kind)
+    if not device.enabled:
+        raise NotAllowed(f"{device.device_id} is disabled: run `scep-ra device enable {device.device_id}` first")
+    if device.profile not in ("", profile):
+        raise NotAllowed(f"{device.device_id} may only use profile {device.profile}: give --profile {device.profile}")
+    return device.device_id

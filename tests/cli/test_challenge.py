@@ -102,3 +102,24 @@ def test_a_profile_with_a_static_challenge_takes_no_other(scep_ra: CommandLine) 
     scep_ra.ok("device", "add", "X1")
     outcome = scep_ra("challenge", "new", "--device", "X1")
     assert (outcome.status, "takes no one-time challenges" in outcome.err, outcome.out) == (1, True, "")
+
+
+def test_where_aaa_is_elsewhere_the_device_need_not_be_registered_here(scep_ra: CommandLine) -> None:
+    """The challenge proves who asks; whether the device may have a certificate is asked when it comes."""
+    scep_ra.data.mkdir(mode=0o700)
+    (scep_ra.data / "scep-ra.toml").write_text(
+        '[aaa.corp]\ntype = "command"\nargv = ["/bin/true"]\n[profile.default]\nauthorizer = "corp"\n'
+    )
+    secret = scep_ra.ok("challenge", "new", "--device", "490154203237518", "--kind", "imei").out.strip()
+    assert str(stored(scep_ra, secret).device_id) == "imei:490154203237518"
+
+
+def test_a_device_that_is_disabled_here_gets_no_challenge_wherever_aaa_is(scep_ra: CommandLine) -> None:
+    """A mistake that would show only when the device is in the field."""
+    scep_ra.data.mkdir(mode=0o700)
+    (scep_ra.data / "scep-ra.toml").write_text(
+        '[aaa.corp]\ntype = "command"\nargv = ["/bin/true"]\n[profile.default]\nauthorizer = "corp"\n'
+    )
+    scep_ra.ok("device", "add", "X1")
+    scep_ra.ok("device", "disable", "X1")
+    assert "is disabled" in scep_ra("challenge", "new", "--device", "X1").err
