@@ -25,6 +25,7 @@ from scep_ra.aaa.registry import check_type
 from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, TrustConfig
 from scep_ra.config_aaa import TYPES, AuthorizerConfig, ChainTable, PlugInConfig
 from scep_ra.config_base import Table
+from scep_ra.config_headend import check_headends
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
 from scep_ra.identity.extract import check_rules
@@ -205,6 +206,7 @@ def _check(config: Config) -> Iterator[Problem]:
         yield from _check_trust(("trust", name), trust)
     for name, authorizer in config.aaa.items():
         yield from _check_authorizer(("aaa", name), authorizer, config)
+    yield from check_headends(config.radius, config.headend, config.profile)
     for name, profile in config.profile.items():
         yield from _check_profile(("profile", name), profile, config)
     if not config.profile:
@@ -338,6 +340,11 @@ def warnings_about(config: Config) -> list[str]:
         for name, trust in config.trust.items()
         if trust.allow_sha1
     ]
+    warnings += [
+        f"headend.{name}.require_message_authenticator is off: who is on the path can have a no turned into a yes"
+        for name, headend in config.headend.items()
+        if not headend.require_message_authenticator
+    ]
     if not config.server.public_url and config.server.bind not in _LOOPBACK:
         warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")
     return warnings
@@ -357,8 +364,8 @@ _WEAKENING: Final = {
 
 _INTRODUCTION: Final = """\
 Configuration of scep-ra (TOML). Every option stands here with its help and, behind a #, its default: take the # away
-and change the value. Tables [ca.NAME], [ra.NAME], [aaa.NAME], [trust.NAME] and [profile.NAME] may be repeated under
-other names. A table behind a # is an example to copy. `scep-ra check-config` checks the file."""
+and change the value. Tables with a name, such as [ca.NAME], [aaa.NAME] and [profile.NAME], may be repeated under other
+names. A table behind a # is an example to copy. `scep-ra check-config` checks the file."""
 
 
 def render_template(config: Config = DEFAULTS) -> str:

@@ -1,6 +1,6 @@
-"""The tables of the configuration about headends, which ask whether a device may connect: the server, and each of them.
+"""The tables of the configuration about headends, which ask whether a device may connect: our server, and each of them.
 
-As in `config`, a field is a key and its docstring the help. What is done when a device is cut off is `config_disconnect`.
+As in `config`, a field is a key and its docstring the help. Whom a disconnect tells besides is in `config_disconnect`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from scep_ra.config_base import Table
 
 
 class RadiusServerConfig(Table):
-    """The RADIUS server that headends ask (RFC 2865, PKI-AAA); needs pip install "scep-ra[radius]". docs/aaa.md has
-    recipes."""
+    """The RADIUS server that headends ask (PKI-AAA, docs/aaa.md); needs pip install "scep-ra[radius]"."""
 
     bind: str = ""
     """IP address to listen on, one that headends send to: with "0.0.0.0" a machine of several addresses may answer from
@@ -38,9 +37,9 @@ class RadiusServerConfig(Table):
 
 
 class HeadendConfig(Table):
-    """A headend: VPN gateway, switch, access point or RADIUS proxy that may ask, and is told to end sessions."""
+    """A VPN gateway, switch, access point or RADIUS proxy that may ask, and is told to end sessions."""
 
-    address: str = Field(min_length=1, examples=["192.0.2.1"])
+    address: str = Field(examples=["192.0.2.1"])
     """IP address from which it asks, or a network (192.0.2.0/24) of headends that share everything here. Each machine
     in a table of its own is better: sessions are told apart by headend and session ID."""
 
@@ -66,8 +65,14 @@ class HeadendConfig(Table):
     disconnect_port: int = Field(default=3799, ge=0, le=65535)
     """UDP port where it takes Disconnect-Requests (RFC 5176; IOS: 1700 unless told otherwise); 0 = nowhere."""
 
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, text: str) -> str:
+        ip_network(text)
+        return text
+
     def network(self) -> IPv4Network | IPv6Network:
-        """Return the address as a network, of one address where it names a machine; raise ValueError."""
+        """Return the address as a network, of one address where it names a machine."""
         return ip_network(self.address)
 
 
@@ -79,10 +84,6 @@ def check_headends(
     first_at: dict[str, str] = {}
     for name, headend in headends.items():
         key = ("headend", name)
-        try:
-            headend.network()
-        except ValueError as error:
-            yield (*key, "address"), f"is no IP address or network: {error}"
         if (first := first_at.setdefault(headend.address, name)) != name:
             yield (*key, "address"), f"is that of [headend.{first}]"
         if headend.profile and headend.profile not in profiles:
