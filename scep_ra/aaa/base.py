@@ -86,6 +86,28 @@ class SupportsClose(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What became of a request: a certificate, or the reason why there is none."""
+
+    device_id: DeviceID | None  # None: the request was refused before it was known
+    profile: str
+    transaction_id: str
+    source: str
+    csr: bytes  # DER, without its challenge
+    certificate: bytes = b""  # DER; b"" = refused
+    reason: str = ""  # for the operator, never for the device
+
+
+@runtime_checkable
+class SupportsNotices(Protocol):
+    """An Authorizer that wants to hear what became of requests, those that it never saw included."""
+
+    def notify(self, notice: Notice) -> None:
+        """Take a notice; neither wait nor raise."""
+        ...
+
+
 @runtime_checkable
 class SupportsFlush(Protocol):
     """An Authorizer that may repeat answers."""

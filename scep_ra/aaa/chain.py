@@ -11,7 +11,17 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
-from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Decision, Defer, Reject, SupportsFlush
+from scep_ra.aaa.base import (
+    Accept,
+    AccessRequest,
+    Authorizer,
+    Decision,
+    Defer,
+    Notice,
+    Reject,
+    SupportsFlush,
+    SupportsNotices,
+)
 from scep_ra.errors import BackendError, Unavailable
 from scep_ra.identity.types import DeviceID
 
@@ -36,6 +46,12 @@ class Chain:
         for member in self._members.values():
             if isinstance(member, SupportsFlush):
                 member.flush(device_id)
+
+    def notify(self, notice: Notice) -> None:
+        """Pass on what became of a request."""
+        for member in self._members.values():
+            if isinstance(member, SupportsNotices):
+                member.notify(notice)
 
     async def _ask(self, request: AccessRequest) -> Answers:
         """Ask all members at once and wait for all of them, so that the same answers make the same decision.

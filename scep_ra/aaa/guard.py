@@ -13,7 +13,18 @@ from typing import Final, TypeVar, assert_never
 import structlog
 
 from scep_ra.aaa.answers import Answers
-from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Decision, Defer, MalformedAnswer, Reject, SupportsFlush
+from scep_ra.aaa.base import (
+    Accept,
+    AccessRequest,
+    Authorizer,
+    Decision,
+    Defer,
+    MalformedAnswer,
+    Notice,
+    Reject,
+    SupportsFlush,
+    SupportsNotices,
+)
 from scep_ra.aaa.breaker import Breaker, BreakerOpen
 from scep_ra.aaa.trace import Verdict, trace
 from scep_ra.errors import BackendError, Misconfigured, Unavailable
@@ -77,6 +88,11 @@ class Guard:
         self._answers.flush(device_id)
         if isinstance(self._inner, SupportsFlush):
             self._inner.flush(device_id)
+
+    def notify(self, notice: Notice) -> None:
+        """Pass on what became of a request."""
+        if isinstance(self._inner, SupportsNotices):
+            self._inner.notify(notice)
 
     async def _in_time(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Return what the work returns within the deadline; what goes wrong gets this authorizer's name."""
@@ -150,6 +166,10 @@ class PendingOnError:
     def flush(self, device_id: DeviceID) -> None:
         """Forget every answer about a device, those that are on their way included."""
         self.inner.flush(device_id)
+
+    def notify(self, notice: Notice) -> None:
+        """Pass on what became of a request."""
+        self.inner.notify(notice)
 
 
 def outspoken(authorizer: Authorizer) -> Authorizer:

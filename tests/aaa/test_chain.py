@@ -12,7 +12,7 @@ from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.base import Accept, Decision, Defer, Reject
 from scep_ra.aaa.chain import AllOf, AnyOf, Chain, FirstOf
 from scep_ra.errors import BackendError, Misconfigured, Unavailable
-from tests.support.authorizers import Scripted, question
+from tests.support.authorizers import Scripted, notice, question
 
 YES = Accept(attributes={"user": "alice"})
 NO = Reject(reason="unknown")
@@ -143,6 +143,14 @@ async def test_a_wait_ends_when_asking_again_may_help(
     """For all: when the last may say yes. For any: when the first may."""
     chain = kind(members(*(Defer(reason="busy", until=time) for time in times)))
     assert await chain.authorize(question()) == Defer(reason="m0: busy; m1: busy", until=until)
+
+
+@pytest.mark.parametrize("kind", [AllOf, AnyOf, FirstOf])
+async def test_notices_reach_every_member_that_wants_them(kind: type[Chain]) -> None:
+    """Whoever of them was asked."""
+    first, second = Scripted(), Scripted()
+    kind({"first": first, "lab": AcceptAll(), "second": second}).notify(notice())
+    assert first.notices == second.notices == [notice()]
 
 
 @pytest.mark.parametrize("kind", [AllOf, AnyOf, FirstOf])

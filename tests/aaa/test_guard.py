@@ -15,7 +15,7 @@ from scep_ra.aaa.breaker import BreakerOpen
 from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError, outspoken
 from scep_ra.aaa.trace import tracing
 from scep_ra.errors import BackendError, Misconfigured, Refused, Unavailable
-from tests.support.authorizers import Scripted, Stopwatch, question
+from tests.support.authorizers import Scripted, Stopwatch, notice, question
 
 YES = Accept(attributes={"user": "alice"})
 
@@ -187,6 +187,14 @@ async def test_nothing_but_a_yes_is_kept(answer: Decision | Unavailable) -> None
 async def test_flushing_what_remembers_nothing_is_no_error() -> None:
     """Most authorizers do not."""
     guard(AcceptAll(), cache_s=60).flush(question().device_id)
+
+
+async def test_notices_reach_whoever_wants_to_hear_them() -> None:
+    """Through every guard; most authorizers want none."""
+    inner = Scripted()
+    PendingOnError(guard(inner)).notify(notice())
+    assert inner.notices == [notice()]
+    guard(AcceptAll()).notify(notice())
 
 
 async def test_every_outcome_is_traced_with_its_time() -> None:
