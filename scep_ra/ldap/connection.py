@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Self
+from typing import Final, Self, assert_never
 from urllib.parse import unquote, urlsplit
 
 from scep_ra.errors import ConfigurationError, Misconfigured, Unavailable
@@ -153,7 +153,8 @@ class LdapConnection:
         references: list[str] = []
         async with self._asked(search_request(self._next_id(), search)):
             for _ in range(_MAX_ANSWERS):
-                match (await self._receive()).content:
+                content = (await self._receive()).content
+                match content:
                     case Entry() as entry:
                         entries.append(entry)
                     case Reference() as reference:
@@ -163,6 +164,8 @@ class LdapConnection:
                         if not (result.code == _SIZE_LIMIT_EXCEEDED and len(entries) >= search.max_entries):
                             self._check(result, "search")
                         return Found(entries=tuple(entries), references=tuple(references))
+                    case _:
+                        assert_never(content)
         raise Unavailable(f"{self._address.url} answers a search with more than {_MAX_ANSWERS} entries and references")
 
     def close(self) -> None:
