@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from scep_ra.aaa.base import (
@@ -28,6 +28,7 @@ from scep_ra.identity.types import DeviceID
 Members = Mapping[str, Authorizer]
 Answers = Mapping[str, Decision | BackendError]
 _Answer = TypeVar("_Answer")
+_T = TypeVar("_T")
 
 
 class Chain:
@@ -105,10 +106,17 @@ class FirstOf(Chain):
 
     async def authorize(self, request: AccessRequest) -> Decision:
         """Return the decision of the first member that has one; raise Unavailable or Misconfigured."""
+        return await self._first(lambda member: member.authorize(request))
+
+    async def check(self) -> None:
+        """Verify that a member can answer; raise Unavailable or Misconfigured."""
+        await self._first(lambda member: member.check())
+
+    async def _first(self, ask: Callable[[Authorizer], Awaitable[_T]]) -> _T:
         silent = []
         for member in self._members.values():
             try:
-                return await member.authorize(request)
+                return await ask(member)
             except Unavailable as error:
                 silent.append(str(error))
         raise Unavailable("; ".join(silent))

@@ -153,14 +153,33 @@ async def test_notices_reach_every_member_that_wants_them(kind: type[Chain]) -> 
     assert first.notices == second.notices == [notice()]
 
 
-@pytest.mark.parametrize("kind", [AllOf, AnyOf, FirstOf])
-async def test_checks_and_flushes_reach_every_member(kind: type[Chain]) -> None:
-    """Of members that remember nothing none is expected to."""
-    well, ill = Scripted(), Scripted(answer=SILENCE)
-    chain = kind({"well": well, "lab": AcceptAll(), "ill": ill})
+@pytest.mark.parametrize("kind", [AllOf, AnyOf])
+async def test_a_check_finds_the_member_that_is_away(kind: type[Chain]) -> None:
+    """Its answer would be missing."""
+    ill = Scripted(answer=SILENCE)
+    chain = kind({"well": AcceptAll(), "ill": ill})
     with pytest.raises(Unavailable, match="no route"):
         await chain.check()
     ill.answer = YES
     await chain.check()
-    chain.flush(question().device_id)
-    assert well.flushed == ill.flushed == [question().device_id]
+
+
+async def test_for_failover_one_member_is_enough() -> None:
+    """Only when all are away nobody can answer."""
+    one, other = Scripted(answer=SILENCE), Scripted()
+    chain = FirstOf({"one": one, "other": other})
+    await chain.check()
+    other.answer = SILENCE
+    with pytest.raises(Unavailable, match="no route; no route"):
+        await chain.check()
+    one.answer = BROKEN
+    with pytest.raises(Misconfigured):
+        await chain.check()
+
+
+@pytest.mark.parametrize("kind", [AllOf, AnyOf, FirstOf])
+async def test_a_flush_reaches_every_member(kind: type[Chain]) -> None:
+    """Of members that remember nothing it is not expected."""
+    one, other = Scripted(), Scripted()
+    kind({"one": one, "lab": AcceptAll(), "other": other}).flush(question().device_id)
+    assert one.flushed == other.flushed == [question().device_id]
