@@ -21,6 +21,7 @@ from scep_ra.aaa.base import Authorizer
 from scep_ra.audit_trail import AuditTrail
 from scep_ra.ca.base import SupportsCRL
 from scep_ra.config import ServerConfig, Settings
+from scep_ra.disconnect_parts import deletion_cap, make_disconnects, make_outbox, make_sync
 from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
@@ -40,6 +41,8 @@ _HOUSEKEEPING_S: Final = 30.0
 # Nobody is still at work on an intent of this age: signing takes milliseconds, the store gives up after five seconds.
 _SURELY_LEFT: Final = timedelta(seconds=10)
 _ALL: Final = timedelta(0)
+# What became of a message is in the audit log; this is for `device disable` said again.
+_KEEP_MESSAGES: Final = timedelta(days=30)
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})
 # Of [limits], what is the listener's.
 _GUARD_FIELDS: Final = {
@@ -164,6 +167,7 @@ class Server:
             storage = self._settings.config.storage
             oldest = utc_now() - timedelta(days=storage.keep_refusals_days)
             await self._store.prune_decisions(oldest, storage.keep_refusals)
+            await self._store.prune_messages(utc_now() - _KEEP_MESSAGES)
         except ScepRaError as error:
             log.warning("housekeeping_failed", reason=str(error))
         except Exception:
@@ -173,9 +177,12 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def _running(
-    settings: Settings, sock: socket.socket, public_url: str, *, leftovers: timedelta = _ALL
+    settings: Settings, sock: socket.socket, public_url: str, *, leftovers: timedelta = _ALL, is_first: bool = True
 ) -> AsyncIterator[Server]:
-    """Bring everything up in order, and down in the reverse; intents open for `leftovers` are carried out before."""
+    """Bring everything up in order, and down in the reverse; intents open for `leftovers` are carried out before.
+
+    What is to be done once for a node, the first of its processes does.
+    """
     limits = settings.config.limits
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(_assembled(settings, public_url))
@@ -188,6 +195,9 @@ async def _running(
         )
         stack.push_async_callback(listener.drain, settings.config.server.shutdown_timeout_s)
         stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
+        stack.push_async_callback(_end, asyncio.create_task(server.parts.outbox.run()))
+        if is_first and settings.config.aaa_sync.interval_min:
+            stack.push_async_callback(_end, asyncio.create_task(_keep_in_sync(server.parts)))
         server.health.note("start", None)
         yield server
 
@@ -203,6 +213,7 @@ async def _assembled(settings: Settings, public_url: str) -> AsyncIterator[Serve
         authorizers = await stack.enter_async_context(load_authorizers(settings, store))
         parts = await _assemble(settings, store, authorizers, pool, public_url)
         stack.push_async_callback(parts.refusals.close)
+        stack.push_async_callback(parts.outbox.close)
         yield Server(settings, store, pool, parts)
 
 
@@ -212,10 +223,18 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def _keep_in_sync(parts: Parts) -> None:
+    options = parts.settings.config.aaa_sync
+    sync = make_sync(parts.settings, parts.store, parts.authorizers, parts.disconnects)
+    await sync.run(options.interval_min * 60.0, deletion_cap(options.max_deletions))
+
+
 async def _assemble(
     settings: Settings, store: Store, authorizers: Mapping[str, Authorizer], pool: CryptoPool, public_url: str
 ) -> Parts:
     authorities = await asyncio.to_thread(load_cas, settings, pool.run)
+    revocations = revocation_service(store, authorities, pool.run)
+    outbox = make_outbox(settings, store)
     return Parts(
         settings=settings,
         store=store,
@@ -223,9 +242,11 @@ async def _assemble(
         chains={name: await authority.chain() for name, authority in authorities.items()},
         ras=await asyncio.to_thread(load_ras, settings),
         authorizers=authorizers,
-        revocations=revocation_service(store, authorities, pool.run),
+        revocations=revocations,
         trust=await asyncio.to_thread(load_trust, settings),
         refusals=RefusalLog(store=store),
+        outbox=outbox,
+        disconnects=make_disconnects(settings, store, outbox, revocations, authorizers),
         public_url=public_url,
     )
 
@@ -257,13 +278,19 @@ async def serve(settings: Settings, announce: Callable[[Parts], None]) -> None:
 
 
 async def serve_beside_others(
-    settings: Settings, sock: socket.socket, url: str, stop: asyncio.Event, announce: Callable[[], None]
+    settings: Settings,
+    sock: socket.socket,
+    url: str,
+    stop: asyncio.Event,
+    announce: Callable[[], None],
+    *,
+    is_first: bool,
 ) -> None:
     """Serve on a socket and a store, both `prepare`d, that other processes use too, until the event; then drain.
 
     Raise ConfigurationError or a BackendError when it cannot start.
     """
-    async with _running(settings, sock, url, leftovers=_SURELY_LEFT):
+    async with _running(settings, sock, url, leftovers=_SURELY_LEFT, is_first=is_first):
         announce()
         await stop.wait()
 

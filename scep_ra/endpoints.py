@@ -25,6 +25,8 @@ from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.enrollment.renewal import RenewalRules
 from scep_ra.enrollment.rules import Approval, CertificateRules, EnrollmentRules, SecondKey
 from scep_ra.enrollment.service import EnrollmentService
+from scep_ra.headend.disconnect import DisconnectService
+from scep_ra.headend.outbox import Outbox
 from scep_ra.parts import utc_now
 from scep_ra.pki.ber import Limits
 from scep_ra.pki.certificates import Certificate
@@ -53,6 +55,8 @@ class Parts:
     revocations: RevocationService
     trust: Trust
     refusals: RefusalLog
+    outbox: Outbox
+    disconnects: DisconnectService
     public_url: str
 
 

@@ -80,7 +80,9 @@ async def work(job: Job, *, life_line: int, output: int) -> None:
     stop = app.stop_on_signals()
     asyncio.get_running_loop().add_reader(life_line, _on_parent_gone, life_line, stop)
     with socket.socket(fileno=job.listening_fd) as sock:
-        await app.serve_beside_others(job.settings, sock, job.public_url, stop, partial(_say_ready, output))
+        await app.serve_beside_others(
+            job.settings, sock, job.public_url, stop, partial(_say_ready, output), is_first=job.number == 1
+        )
 
 
 def _on_parent_gone(life_line: int, stop: asyncio.Event) -> None:

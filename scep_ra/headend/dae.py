@@ -49,7 +49,7 @@ class DisconnectTarget:
     name: str
     network: IPv4Network | IPv6Network
     port: int = PORT
-    secret: bytes = field(repr=False)
+    read_secret: Callable[[], bytes] = field(repr=False)
 
 
 class DisconnectSender:
@@ -64,7 +64,10 @@ class DisconnectSender:
         self._now = now
 
     async def send(self, message: OutboxMessage) -> Attempt:
-        """Ask the session's headend to end it, and take it out of the store when it is gone; raise a BackendError."""
+        """Ask the session's headend to end it, and take it out of the store when it is gone.
+
+        Raise a BackendError, or a RadiusError when the session's name does not fit into a packet.
+        """
         target = self._targets.get(message.target)
         if target is None:
             return Attempt(verdict=Verdict.REFUSED, result=f"no [headend.{message.target}] takes Disconnect-Requests")
@@ -85,7 +88,7 @@ class DisconnectSender:
     def _client(self, target: DisconnectTarget, address: Address) -> RadiusClient:
         key = target.name, address
         if key not in self._clients:
-            self._clients[key] = RadiusClient([address], target.secret, _RULES)
+            self._clients[key] = RadiusClient([address], target.read_secret(), _RULES)
         return self._clients[key]
 
     async def close(self) -> None:

@@ -37,6 +37,10 @@ _MAX_AGE: Final = timedelta(days=1)
 _MAX_REFUSALS: Final = 4
 
 
+# Where the configuration says to whom a kind of message goes.
+_TABLES: Final = {MessageKind.DISCONNECT: "[headend.NAME]", MessageKind.WEBHOOK: "[webhook.NAME]"}
+
+
 class Verdict(Enum):
     """What an attempt has come to."""
 
@@ -122,9 +126,12 @@ class Outbox:
             log.warning("outbox_failed", message_id=message.message_id, reason=str(error))
 
     async def _attempt(self, message: OutboxMessage) -> Attempt:
+        sender = self._senders.get(message.kind)
+        if sender is None:
+            return Attempt(verdict=Verdict.REFUSED, result=f"no {_TABLES[message.kind]} in the configuration")
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await self._senders[message.kind].send(message)
+                return await sender.send(message)
         except TimeoutError:
             return Attempt(verdict=Verdict.SILENT, result="timeout")
         except ScepRaError as error:

@@ -87,7 +87,9 @@ def make_service(store: SqlStore, outbox: Outbox, **fields: Any) -> DisconnectSe
 
 
 def make_target(name: str, server: FakeServer) -> DisconnectTarget:
-    return DisconnectTarget(name=name, network=ip_network(server.address.host), port=server.address.port, secret=SECRET)
+    return DisconnectTarget(
+        name=name, network=ip_network(server.address.host), port=server.address.port, read_secret=lambda: SECRET
+    )
 
 
 async def cut_off(service: DisconnectService, **fields: Any) -> Any:

@@ -137,6 +137,12 @@ class TestAttempts:
         await send(outbox)
         assert (await read(store, message_id)).result == "ack"
 
+    async def test_a_kind_of_message_that_nobody_sends_is_refused(self, store: SqlStore, clock: Clock) -> None:
+        """The last headend was taken out of the configuration."""
+        message_id = await enqueue(store)
+        await send(Outbox(store=store, senders={}, now=clock))
+        assert (await read(store, message_id)).result == "no [headend.NAME] in the configuration"
+
     async def test_a_sender_that_hangs_is_cut_off_before_the_lease_ends(
         self, store: SqlStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
