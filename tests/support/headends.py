@@ -1,7 +1,8 @@
-"""An access engine over a store with certificates, as headends meet it."""
+"""An access engine over a store with certificates, as headends meet it, and the sockets by which they ask."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any
 from scep_ra.headend.access import AccessEngine, ProfileAccess
 from scep_ra.headend.radius_headends import RadiusHeadend
 from scep_ra.identity.types import DeviceID
+from scep_ra.radius.packets import Code, Packet, Value
 from scep_ra.storage.base import Store
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
@@ -60,3 +62,68 @@ async def open_gate(directory: Path, **fields: Any) -> AsyncIterator[Gate]:
 
 def make_headend(name: str = "vpn", network: str = "127.0.0.1", **fields: Any) -> RadiusHeadend:
     return replace(RadiusHeadend(name=name, network=ip_network(network), secret=SECRET), **fields)
+
+
+class Peer(asyncio.DatagramProtocol):
+    """A UDP socket of a headend, or of somebody else, connected to one port of the server."""
+
+    def __init__(self) -> None:
+        self._transport: Any = None
+        self._received: asyncio.Queue[bytes] = asyncio.Queue()
+        self._closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._closed.set()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's signature
+        self._received.put_nowait(data)
+
+    def send(self, octets: bytes) -> None:
+        self._transport.sendto(octets)
+
+    async def receive(self) -> bytes:
+        async with asyncio.timeout(10):
+            return await self._received.get()
+
+    async def ask(self, octets: bytes) -> bytes:
+        """Send and return the next datagram that comes."""
+        self.send(octets)
+        return await self.receive()
+
+    @property
+    def unread(self) -> int:
+        """How many datagrams wait to be received."""
+        return self._received.qsize()
+
+    async def close(self) -> None:
+        self._transport.close()
+        await self._closed.wait()
+
+
+@contextlib.asynccontextmanager
+async def peer_of(port: int, local: str = "127.0.0.1") -> AsyncIterator[Peer]:
+    """Open a socket at an address of ours to this port of 127.0.0.1."""
+    _, peer = await asyncio.get_running_loop().create_datagram_endpoint(
+        Peer, local_addr=(local, 0), remote_addr=("127.0.0.1", port)
+    )
+    try:
+        yield peer
+    finally:
+        await peer.close()
+
+
+def access_request(user_name: str = "SN123", *attributes: tuple[str, Value], identifier: int = 1) -> Packet:
+    return Packet(
+        code=Code.ACCESS_REQUEST,
+        identifier=identifier,
+        attributes=(("User-Name", user_name), ("User-Password", "cisco"), *attributes),
+    )
+
+
+def accounting_request(status: int, *attributes: tuple[str, Value], identifier: int = 1) -> Packet:
+    return Packet(
+        code=Code.ACCOUNTING_REQUEST, identifier=identifier, attributes=(("Acct-Status-Type", status), *attributes)
+    )
