@@ -345,17 +345,18 @@ class TestConfiguration:
         ],
     )
     async def test_a_server_that_may_lose_commits_is_refused_with_the_mend(
-        self, database: PostgresqlDatabase, postgresql_server: PostgresqlServer, setting: str, mend: str
+        self, open_database: Opener, postgresql_server: PostgresqlServer, setting: str, mend: str
     ) -> None:
         """A certificate that a device has must be in the store."""
-        await database.check()
+        database = await open_database()
         postgresql_server.set(setting, "off")
         try:
             with pytest.raises(Misconfigured, match=rf"{setting} = off.*{mend}"):
                 await database.check()
         finally:
             postgresql_server.set(setting, "on")
-        await database.check()
+        # A new one: a connection that is open hears of a change at its own time.
+        await (await open_database()).check()
 
     async def test_a_database_without_utf_8_is_refused(
         self, open_database: Opener, postgresql_server: PostgresqlServer

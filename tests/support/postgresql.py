@@ -89,6 +89,9 @@ class PostgresqlServer:
         """Change a setting for all who are connected, and wait until it is in force."""
         self.sql(f"ALTER SYSTEM SET {setting} = {value}")
         self.sql("SELECT pg_reload_conf()")
+        # The reload is a signal, and each connection gets the settings that are in force when it begins.
+        while value not in self.sql(f"SHOW {setting}").split():
+            continue
 
     def _control(self, *arguments: str | Path) -> None:
         self._run("pg_ctl", "-D", self.directory / "data", "-w", "-t", str(_PATIENCE_S), *arguments)
