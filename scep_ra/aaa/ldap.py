@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ _SCOPES: Final = {"one": Scope.ONE, "sub": Scope.SUB}
 # One more than there may be: enough to see that there are several.
 _MAX_ENTRIES: Final = 2
 _NO_ATTRIBUTES: Final = "1.1"  # RFC 4511 4.5.1.8
+# What servers drop, fold or replace before they compare (RFC 4518 2): a full-width SN1 would find the entry of SN1.
+_AMBIGUOUS: Final = re.compile(r"[^ -~]|^ | $|  |^$")
 _ANYTHING: Final = encode_filter("(objectClass=*)")
 
 
@@ -109,6 +112,10 @@ class LdapAuthorizer:
 
     async def authorize(self, request: AccessRequest) -> Decision:
         """Accept a device that has one entry; raise Unavailable, MalformedAnswer or Misconfigured."""
+        if _AMBIGUOUS.search(request.device_id.value):
+            return Reject(
+                reason="directories take the device ID for others: not ASCII, or with blanks that do not count"
+            )
         text = fill_template(self._settings.filter, request, escape=escape_value)
         found = await self._search(self._settings.base, self._settings.scope, encode_filter(text), self._wanted)
         match found.entries:

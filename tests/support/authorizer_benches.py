@@ -22,7 +22,7 @@ from scep_ra.aaa.chain import AllOf, AnyOf, FirstOf, Members
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.aaa.guard import Guard, GuardRules
 from scep_ra.aaa.registry import Parts, load_authorizer
-from scep_ra.config_aaa import GUARD_KEYS, AuthorizerTable, CommandConfig, RadiusConfig, SqlConfig
+from scep_ra.config_aaa import GUARD_KEYS, AuthorizerTable, CommandConfig, LdapConfig, RadiusConfig, SqlConfig
 from scep_ra.errors import Unavailable
 from scep_ra.identity.types import DeviceID
 from scep_ra.radius.packets import Code, Packet, decode_request, encode_reply
@@ -32,6 +32,7 @@ from scep_ra.storage.sqlite import SqliteDatabase
 from tests.support.authorizers import Scripted, Stopwatch
 from tests.support.radius_server import SECRET, fake_server
 from tests.support.records import NOW
+from tests.support.slapd import BASE, Slapd, running_slapd
 
 Attributes = Mapping[str, Sequence[str]]
 NOTHING: Final[Attributes] = {}
@@ -341,6 +342,71 @@ async def sql(directory: Path) -> AsyncIterator[Bench]:
         await closed(authorizer)
 
 
+# --- a directory ---------------------------------------------------------------------------------------------------
+
+
+_LDAP_NAMES: Final = {
+    "user": "description",
+    "dns": "l",
+    "profile": "raDeviceProfile",
+    "services": "raDeviceService",
+    "valid_until": "raDeviceUntil",
+    "approval": "raDeviceFlag",
+}
+
+
+class LdapBench(Bench):
+    """A real OpenLDAP server: the contract is about what it takes for equal, too."""
+
+    can = frozenset(Can)
+
+    def __init__(self, authorizer: Authorizer, slapd: Slapd) -> None:
+        super().__init__(authorizer)
+        self._slapd = slapd
+
+    async def permit(self, device_id: DeviceID, attributes: Attributes = NOTHING) -> None:
+        self._add(device_id, "approved", attributes)
+
+    async def refuse(self, device_id: DeviceID) -> None:
+        self._add(device_id, "blocked", NOTHING)
+
+    async def leave(self) -> None:
+        self._slapd.stop()
+
+    async def come_back(self) -> None:
+        self._slapd.start()
+
+    async def hush(self) -> None:
+        self._slapd.hold()
+
+    async def speak(self) -> None:
+        self._slapd.release()
+
+    def _add(self, device_id: DeviceID, status: str, attributes: Attributes) -> None:
+        # LDAP writes its booleans in capitals.
+        lines = [
+            f"{_LDAP_NAMES[name]}: {value.upper() if name == 'approval' else value}"
+            for name, values in attributes.items()
+            for value in values
+        ]
+        self._slapd.add(
+            f"dn: cn={device_id.value},{BASE}\nobjectClass: device\nobjectClass: raDevice\ncn: {device_id.value}\n"
+            + "\n".join([f"serialNumber: {device_id.value}", f"raDeviceStatus: {status}", *lines])
+            + "\n"
+        )
+
+
+@asynccontextmanager
+async def ldap(directory: Path) -> AsyncIterator[Bench]:
+    with running_slapd() as slapd:
+        table = LdapConfig(
+            url=slapd.url, base=BASE, attributes=_LDAP_NAMES, accept_if={"raDeviceStatus": ("approved",)}
+        )
+        authorizer = made(table, directory)
+        yield LdapBench(authorizer, slapd)
+        await closed(authorizer)
+
+
 # --- all of them ---------------------------------------------------------------------------------------------------
 
 
@@ -378,4 +444,5 @@ BENCHES: Final[Mapping[str, tuple[frozenset[Can], BenchMaker]]] = {
     "radius": (RadiusBench.can, radius),
     "command": (CommandBench.can, command),
     "sql": (SqlBench.can, sql),
+    "ldap": (LdapBench.can, ldap),
 }

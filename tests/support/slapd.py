@@ -1,4 +1,4 @@
-"""A real OpenLDAP server on 127.0.0.1 and a Unix socket: a configuration of its own, and devices in memory's reach."""
+"""A real OpenLDAP server on 127.0.0.1 and a Unix socket, with a configuration, a schema and devices of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.support.tls import ServerFiles, write_server_files
 
 BASE: Final = "ou=devices,dc=example,dc=com"
 READER: Final = "cn=reader,dc=example,dc=com"
+ADMINISTRATOR: Final = "cn=admin,dc=example,dc=com"
 LIMITED_READER: Final = "cn=limited,dc=example,dc=com"
 PASSWORD: Final = "reader's pass"
 _PATIENCE_S: Final = 20.0
@@ -34,8 +35,13 @@ attributetype ( 1.3.6.1.4.1.4203.666.11.100.4 NAME 'raDeviceFlag'
     EQUALITY booleanMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.7 SINGLE-VALUE )
 attributetype ( 1.3.6.1.4.1.4203.666.11.100.5 NAME 'raDeviceBlob'
     SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )
+attributetype ( 1.3.6.1.4.1.4203.666.11.100.6 NAME 'raDeviceProfile'
+    EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.4203.666.11.100.7 NAME 'raDeviceUntil'
+    EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
 objectclass ( 1.3.6.1.4.1.4203.666.11.100.10 NAME 'raDevice' SUP top AUXILIARY
-    MAY ( raDeviceStatus $ raDeviceImei $ raDeviceService $ raDeviceFlag $ raDeviceBlob ) )
+    MAY ( raDeviceStatus $ raDeviceImei $ raDeviceService $ raDeviceFlag $ raDeviceBlob $ raDeviceProfile $
+        raDeviceUntil ) )
 """
 _CONFIGURATION: Final = """
 include /etc/ldap/schema/core.schema
@@ -51,6 +57,8 @@ access to attrs=userPassword by anonymous auth by * none
 access to * by * read
 database mdb
 suffix "dc=example,dc=com"
+rootdn "{administrator}"
+rootpw "{password}"
 directory {directory}/data
 maxsize 16777216
 limits dn.exact="{limited}" size=1
@@ -163,15 +171,22 @@ class Slapd:
         self.process.terminate()
         self.process.wait(_PATIENCE_S)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> None:
         """Let it stand still: the kernel goes on accepting connections for it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+
+    def release(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def add(self, ldif: str) -> None:
+        """Add entries, as an administrator would."""
+        file = self.directory / "added.ldif"
+        file.write_text(ldif, "utf-8")
+        program = require_program("ldapadd", package="ldap-utils")
+        added = program("-H", self.url, "-x", "-D", ADMINISTRATOR, "-w", PASSWORD, "-f", file, cwd=self.directory)
+        assert added.returncode == 0, added.stderr
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_INET) as probe:
@@ -208,7 +223,9 @@ def _prepare(server: Slapd) -> None:
     (directory / "data").mkdir()
     (directory / "radevice.schema").write_text(_SCHEMA)
     (directory / "slapd.conf").write_text(
-        _CONFIGURATION.format(directory=directory, tls=server.tls, limited=LIMITED_READER)
+        _CONFIGURATION.format(
+            directory=directory, tls=server.tls, limited=LIMITED_READER, administrator=ADMINISTRATOR, password=PASSWORD
+        )
     )
     (directory / "entries.ldif").write_text(_ENTRIES.format(password=PASSWORD), "utf-8")
     added = require_program("slapadd", package="slapd")(
