@@ -193,6 +193,7 @@ def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> Enr
         approval=Approval(profile.approval),
         service=profile.service,
         max_active=profile.max_active_certificates or None,
+        max_waiting=profile.max_waiting_per_device or None,
         second_key=SecondKey(profile.second_key),
         idevid_new_key=profile.idevid_require_new_key,
     )

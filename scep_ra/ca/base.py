@@ -45,6 +45,7 @@ class CertificateAuthority(Protocol):
     """Sign certificates."""
 
     name: str
+    keeps_serial: bool  # certificates have the serial of the IssueRequest; False: one that the authority chooses
 
     async def chain(self) -> Sequence[Certificate]:
         """Return the issuing certificate, then its issuers up to and including the root."""

@@ -40,6 +40,8 @@ class Runner(Protocol):
 class LocalCA:
     """CertificateAuthority and SupportsCRL over a Signer and the chain from its certificate to the root."""
 
+    keeps_serial = True
+
     def __init__(
         self,
         *,

@@ -16,15 +16,23 @@ import click
 
 from scep_ra.aaa.guard import outspoken
 from scep_ra.cli.options import Group, Invocation
-from scep_ra.cli.output import Record, echo_table
+from scep_ra.cli.output import Record, echo_table, timestamp
 from scep_ra.cli.parameters import json_option, kind_option
-from scep_ra.cli.request_words import SHORT_ID, Case, account, enrollment_line, everything_about, refusal_line
+from scep_ra.cli.request_words import (
+    SHORT_ID,
+    Case,
+    account,
+    enrollment_line,
+    everything_about,
+    is_other_key,
+    refusal_line,
+)
 from scep_ra.cli.session import NotFound, Session, possible_device_ids, with_store
 from scep_ra.enrollment.approval import AlreadyDecided, ApprovalDesk
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.parts import load_authorizers, utc_now
-from scep_ra.storage.base import DecisionOutcome, Enrollment
+from scep_ra.storage.base import DecisionOutcome, Enrollment, StoredCertificate
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -56,7 +64,7 @@ as_option: Final[_Decorator] = click.option(
 
 @click.group(cls=Group)
 def request() -> None:
-    """See what devices asked for, and approve or reject what waits.
+    """See what devices asked for, approve or reject what waits, and forget how it ended.
 
     An ID is the one that `request list` prints, or any beginning of it that only one request has.
 
@@ -161,10 +169,12 @@ async def _find_case(session: Session, id_prefix: str) -> Case:
     certificate = None
     if enrollment is not None and enrollment.certificate_serial is not None:
         certificate = await store.certificate(enrollment.ca, enrollment.certificate_serial)
-    return Case(decision=decision, enrollment=enrollment, certificate=certificate)
+    device_ids = [] if decision.device_id is None else [decision.device_id]
+    current = await store.current_certificates(device_ids, utc_now())
+    return Case(decision=decision, enrollment=enrollment, certificate=certificate, current=current)
 
 
-# --- approve and reject --------------------------------------------------------------------------------------------
+# --- approve, reject, forget ---------------------------------------------------------------------------------------
 
 
 @request.command(epilog="Example:  scep-ra request approve 3f2a9c1e --note 'called the branch office'")
@@ -175,13 +185,20 @@ async def _find_case(session: Session, id_prefix: str) -> Case:
 def approve(invocation: Invocation, id_prefix: str, note: str, operator: str) -> None:
     """Approve a request that waits, if AAA says yes to it now; the device gets its certificate when it asks next."""
 
-    async def work(session: Session) -> Enrollment:
+    async def work(session: Session) -> tuple[Enrollment, Sequence[StoredCertificate]]:
         enrollment_id = await _find_enrollment(session, id_prefix)
         async with _desk(session) as desk:
-            return await desk.approve(enrollment_id, by=operator, note=note)
+            enrollment = await desk.approve(enrollment_id, by=operator, note=note)
+        return enrollment, await session.store.current_certificates([enrollment.device_id], utc_now())
 
-    approved = with_store(invocation, work)
+    approved, current = with_store(invocation, work)
     click.echo(f"approved {_short(approved)}: {approved.device_id} gets its certificate when it asks next")
+    for each in current:
+        if is_other_key(approved, each):
+            click.echo(
+                f"it has certificate {each.certificate_serial:x} under another key as well, good until"
+                f" {timestamp(each.not_after)}: was it reset, or is this a clone?"
+            )
 
 
 @request.command(epilog="Example:  scep-ra request reject 3f2a9c1e --note 'was reported stolen' --as alice")
@@ -199,6 +216,27 @@ def reject(invocation: Invocation, id_prefix: str, note: str, operator: str) -> 
 
     rejected = with_store(invocation, work)
     click.echo(f"rejected {_short(rejected)}: {rejected.device_id} gets no certificate for it")
+
+
+@request.command(epilog="Example:  scep-ra request forget 3f2a9c1e --note 'rejected by mistake'")
+@id_argument
+@note_option
+@as_option
+@click.pass_obj
+def forget(invocation: Invocation, id_prefix: str, note: str, operator: str) -> None:
+    """Have a request that has ended judged as a new one when the device sends it again.
+
+    For a device whose requests are always the same, such as one with a SUDI, that was rejected by mistake: without this
+    it hears the old answer until replay_days of its profile are over. All records of the request stay.
+    """
+
+    async def work(session: Session) -> Enrollment:
+        enrollment_id = await _find_enrollment(session, id_prefix)
+        async with _desk(session) as desk:
+            return await desk.forget(enrollment_id, by=operator, note=note)
+
+    forgotten = with_store(invocation, work)
+    click.echo(f"forgot {_short(forgotten)}: what {forgotten.device_id} sends next is judged as a new request")
 
 
 async def _find_enrollment(session: Session, id_prefix: str) -> str:

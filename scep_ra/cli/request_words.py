@@ -6,7 +6,7 @@ the store here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
@@ -36,6 +36,16 @@ class Case:
     decision: StoredDecision
     enrollment: Enrollment | None  # None: it was refused
     certificate: StoredCertificate | None = None
+    current: Sequence[StoredCertificate] = ()  # all good ones of the device, of whatever request
+
+
+def is_other_key(enrollment: Enrollment, certificate: StoredCertificate) -> bool:
+    """Tell whether a certificate of the same device and profile is for another key, and not the one to be renewed."""
+    return (
+        certificate.profile == enrollment.key.profile
+        and certificate.spki_digest != enrollment.spki_digest
+        and (certificate.ca, certificate.certificate_serial) != (enrollment.ca, enrollment.renewal_of)
+    )
 
 
 # --- a line --------------------------------------------------------------------------------------------------------
@@ -113,6 +123,15 @@ def everything_about(case: Case, now: datetime) -> dict[str, Any]:
         "told": {"status": status, "code": code, "text": PUBLIC_TEXT.get(code, "")},
         "enrollment": None if case.enrollment is None else _enrollment_facts(case.enrollment),
         "certificate": None if case.certificate is None else _certificate_facts(case.certificate, now),
+        "device_certificates": [
+            {
+                "serial": _serial(each.certificate_serial),
+                "profile": each.profile,
+                "not_after": timestamp(each.not_after),
+                "spki_sha256": each.spki_digest.hex(),
+            }
+            for each in case.current
+        ],
     }
 
 
@@ -146,7 +165,9 @@ def _enrollment_facts(enrollment: Enrollment) -> dict[str, Any]:
         "certificate_serial": _serial(enrollment.certificate_serial),
         "decided_by": enrollment.decided_by,
         "note": enrollment.note,
+        "refusal": enrollment.refusal,
         "updated_at": timestamp(enrollment.updated_at),
+        "closed_at": None if enrollment.closed_at is None else timestamp(enrollment.closed_at),
     }
 
 
@@ -179,6 +200,7 @@ def account(case: Case, now: datetime) -> str:
         "asked for": _wishes(case, record),
         "signed by": [record.signer],
         "device": _device(case, record),
+        "good certificates of the device": [_holding(case, each) for each in case.current if each != case.certificate],
         "checks": [f"{check.verdict:<9} {check.name:<16} {check.detail}" for check in record.checks],
         "AAA said": [f"{name} = {text}" for name, text in record.attributes.items()],
         "left out of the certificate, because nothing vouches for it": list(record.dropped_names),
@@ -231,6 +253,13 @@ def _outcome(case: Case, record: DecisionRecord) -> list[str]:
     ]
 
 
+def _holding(case: Case, certificate: StoredCertificate) -> str:
+    text = f"{_serial(certificate.certificate_serial)} of profile {certificate.profile}"
+    until = f"until {timestamp(certificate.not_after)}"
+    is_other = case.enrollment is not None and is_other_key(case.enrollment, certificate)
+    return f"{text}, {until}{', UNDER ANOTHER KEY than this request' if is_other else ''}"
+
+
 def _events(case: Case, now: datetime) -> Iterator[str]:
     enrollment = case.enrollment
     if enrollment is None:
@@ -240,6 +269,10 @@ def _events(case: Case, now: datetime) -> Iterator[str]:
         yield f"approved by {enrollment.decided_by}"
     if enrollment.note:
         yield f"note: {enrollment.note}"
+    if enrollment.refusal:
+        yield f"AAA's reason: {enrollment.refusal}"
+    if enrollment.closed_at is not None:
+        yield f"{timestamp(enrollment.closed_at)}  forgotten: the same request is judged as a new one"
     if case.certificate is not None:
         yield from _certificate_events(case.certificate, now)
 

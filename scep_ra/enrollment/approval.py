@@ -14,7 +14,7 @@ import structlog
 from scep_ra.aaa.base import Accept, Authorizer, Defer, Reject
 from scep_ra.enrollment.authorization import access_request
 from scep_ra.enrollment.errors import NotAuthorized
-from scep_ra.enrollment.states import WAITING, EnrollmentEvent, EnrollmentState
+from scep_ra.enrollment.states import UNDER_WAY, WAITING, EnrollmentEvent, EnrollmentState
 from scep_ra.errors import ScepRaError
 from scep_ra.storage.base import Enrollment, EnrollmentStore
 
@@ -34,7 +34,7 @@ class AlreadyDecided(ApprovalError):
 
 
 class StillUndecided(ApprovalError):
-    """AAA wants to wait, so nobody can approve yet."""
+    """AAA wants to wait, so nobody can approve yet; or nobody has decided, so there is nothing to forget."""
 
 
 class ApprovalDesk:
@@ -65,12 +65,25 @@ class ApprovalDesk:
             case Accept():
                 return await self._advance(enrollment, EnrollmentEvent.APPROVE, by=by, note=note)
             case Reject(reason=reason):
-                await self._advance(enrollment, EnrollmentEvent.REJECT, by="AAA", note=reason)
+                await self._advance(enrollment, EnrollmentEvent.REJECT, refusal=reason)
                 raise NotAuthorized(f"AAA says no to {enrollment.device_id}: {reason}; the request is now rejected")
             case Defer(reason=reason):
                 raise StillUndecided(f"AAA has not decided about {enrollment.device_id}: {reason}; nothing was changed")
             case _:
                 assert_never(decision)
+
+    async def forget(self, enrollment_id: str, *, by: str, note: str = "") -> Enrollment:
+        """Have the same request judged as a new one when it comes again; `by` names the operator.
+
+        Raise StillUndecided while the request is under way, AlreadyDecided when it is forgotten, and UnknownRequest.
+        """
+        enrollment = await self._find(enrollment_id)
+        if enrollment.state in UNDER_WAY:
+            raise StillUndecided(f"request {enrollment_id} has not ended: it {standing_of(enrollment)}")
+        if not await self._store.close_enrollment(enrollment_id, self._now(), by=by, note=note):
+            raise AlreadyDecided(f"request {enrollment_id} is forgotten already: the device may ask again")
+        log.info("request_forgotten", enrollment_id=enrollment_id, device_id=str(enrollment.device_id), by=by)
+        return enrollment
 
     async def reject(self, enrollment_id: str, *, by: str, note: str = "") -> Enrollment:
         """Reject a request that waits, approved or not, and return it as it stands then.
@@ -88,9 +101,11 @@ class ApprovalDesk:
             raise ApprovalError(f"profile {profile} of this request is not in the configuration any more: reject it")
         return self._authorizers[profile]
 
-    async def _advance(self, enrollment: Enrollment, event: EnrollmentEvent, *, by: str, note: str) -> Enrollment:
+    async def _advance(
+        self, enrollment: Enrollment, event: EnrollmentEvent, *, by: str = "", note: str = "", refusal: str = ""
+    ) -> Enrollment:
         advanced = await self._store.advance(
-            enrollment.enrollment_id, enrollment.state, event, self._now(), by=by, note=note
+            enrollment.enrollment_id, enrollment.state, event, self._now(), by=by, note=note, refusal=refusal
         )
         current = await self._find(enrollment.enrollment_id)
         if not advanced:
@@ -100,7 +115,7 @@ class ApprovalDesk:
             enrollment_id=current.enrollment_id,
             device_id=str(current.device_id),
             state=str(current.state),
-            by=by,
+            by=by or "AAA",
         )
         return current
 
@@ -123,6 +138,8 @@ def standing_of(enrollment: Enrollment) -> str:  # noqa: PLR0911 - one return a 
             return f"was approved{by}, and its certificate is being made" if by else "is about to get its certificate"
         case EnrollmentState.ISSUED:
             return f"has its certificate, {enrollment.certificate_serial or 0:x}"
+        case EnrollmentState.REJECTED if enrollment.refusal and by:
+            return f"was approved{by}, then rejected by AAA"
         case EnrollmentState.REJECTED:
             return f"was rejected{by or ' by AAA'}"
         case EnrollmentState.FAILED:

@@ -161,8 +161,13 @@ class Identification:
             if not deliberation.claims:
                 return  # a profile that makes the names need not find the device in them again
             named = choose_device_id(deliberation.claims)
-        if named != held.device_id:
-            raise RenewalRefused(f"the request names {named}, the certificate is {held.device_id}'s")
+        # A name of last resort counts where nothing better names a device.
+        claim = IdentityClaim(device_id=named, source="request")
+        own = IdentityClaim(device_id=held.device_id, source="the certificate")
+        try:
+            check_same_device([own], [claim])
+        except ConflictingIdentity:
+            raise RenewalRefused(f"the request names {named}, the certificate is {held.device_id}'s") from None
 
     def _check_renewal(self, request: EnrollmentRequest, held: StoredCertificate, signer: Certificate) -> None:
         rules = self._rules.renewal

@@ -97,7 +97,13 @@ class Issuer:
         except Refused as error:
             raise IssuanceRefused(str(error)) from error
         return replace(
-            enrollment, state=EnrollmentState.ISSUING, certificate_serial=serial, order=order, updated_at=now
+            enrollment,
+            state=EnrollmentState.ISSUING,
+            certificate_serial=serial,
+            order=order,
+            subject=names.subject,
+            subject_alt_name=names.subject_alt_name,
+            updated_at=now,
         )
 
     def _not_after(self, contents: CertificateRules, accepted: Accept, now: datetime) -> datetime:
@@ -163,19 +169,19 @@ class Issuer:
                 assert_never(result)
 
     async def _check_as_ordered(self, enrollment: Enrollment, certificate: Certificate) -> None:
-        """Trust no CA: the certificate is for the key and name that were authorized, or nobody gets it."""
+        """Trust no CA: the certificate is for the key and names that were authorized, or nobody gets it."""
         issuer = (await self._ca.chain())[0]
         try:
             if certificate.tbs == enrollment.order:  # a CA of ours: what was signed is what was approved, to the bit
                 check_signature(certificate, issuer=issuer)
             else:
-                csr = parse_request(enrollment.csr)
                 check_end_entity(
                     certificate,
                     issuer=issuer,
-                    certificate_serial=enrollment.certificate_serial or 0,
-                    subject=csr.subject,
-                    spki=csr.spki,
+                    certificate_serial=enrollment.certificate_serial if self._ca.keeps_serial else None,
+                    subject=enrollment.subject or b"",
+                    subject_alt_name=enrollment.subject_alt_name,
+                    spki=parse_request(enrollment.csr).spki,
                 )
         except CertificateFault as error:
             security_event(
@@ -204,9 +210,10 @@ class Issuer:
             not_after=certificate.not_after,
             issued_at=now,
         )
-        if not await self._store.complete(
+        kept = await self._store.complete(
             enrollment.enrollment_id, stored, now, retirement=self._retirement(enrollment, now)
-        ):
+        )
+        if kept is None:
             # Another node carried the same order out; its row is the truth.
             current, kept = await self._reread(enrollment)
             return Granted(certificate=self.issued_before(current, kept))
@@ -216,6 +223,7 @@ class Issuer:
             certificate_serial=f"{certificate.certificate_serial:x}",
             not_after=certificate.not_after.isoformat(),
         )
+        _check_not_revoked(kept)
         return Granted(certificate=certificate)
 
     def _retirement(self, enrollment: Enrollment, now: datetime) -> Retirement:
@@ -231,14 +239,18 @@ class Issuer:
         """Return the certificate of an ISSUED enrollment; raise NotAuthorized when it must not leave again."""
         if stored is None:
             raise Unavailable("an issued certificate is not in the store")
-        if stored.revoked_at is not None:
-            raise NotAuthorized("the certificate of this request was revoked")
+        _check_not_revoked(stored)
         if self._now() > enrollment.updated_at + self._rules.replay:
             raise NotAuthorized("the request is too old to be answered again")
         return parse_certificate(stored.der)
 
     async def _reread(self, enrollment: Enrollment) -> tuple[Enrollment, StoredCertificate | None]:
         return await reread(self._store, enrollment)
+
+
+def _check_not_revoked(stored: StoredCertificate) -> None:
+    if stored.revoked_at is not None:
+        raise NotAuthorized("the certificate of this request was revoked")
 
 
 async def reread(store: Store, enrollment: Enrollment) -> tuple[Enrollment, StoredCertificate | None]:

@@ -55,5 +55,6 @@ class EnrollmentRules:
     approval: Approval = Approval.OFF
     service: str = ""  # that AAA has to grant; "" = none
     max_active: int | None = None  # certificates of one device; None = no limit
+    max_waiting: int | None = None  # requests of one device that are not decided; None = no limit
     second_key: SecondKey = SecondKey.ALLOW
     idevid_new_key: bool = False  # an IDevID's own key is not certified again

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import structlog
 
@@ -37,7 +37,7 @@ from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import CertificateNames
 from scep_ra.enrollment.renewal import check_still_entitled
 from scep_ra.enrollment.rules import Approval, CertificateRules, EnrollmentRules, SecondKey
-from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
+from scep_ra.enrollment.states import UNDER_WAY, EnrollmentEvent, EnrollmentState
 from scep_ra.enrollment.types import EnrollmentRequest, Granted, IdentityProof, Outcome, StandIn, Undecided
 from scep_ra.pki.csr import parse_request
 from scep_ra.security_events import SecurityEvent, security_event
@@ -59,8 +59,6 @@ from scep_ra.storage.base import SecondKey as SecondKeyFound
 
 log = structlog.stdlib.get_logger(__name__)
 
-_UNDER_WAY: Final = frozenset({EnrollmentState.PENDING, EnrollmentState.APPROVED, EnrollmentState.ISSUING})
-
 
 class Refusals(Protocol):
     """Where decision records of refused requests go."""
@@ -68,6 +66,15 @@ class Refusals(Protocol):
     def note(self, decision: StoredDecision) -> None:
         """Take a record; neither waits nor raises."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """A request that is judged as new, and what goes when it is recorded."""
+
+    request: EnrollmentRequest
+    spend: bytes | None  # digest of the one-time challenge that it uses up
+    closes: str | None  # enrollment_id of the same request long ago
 
 
 class EnrollmentService:
@@ -107,17 +114,19 @@ class EnrollmentService:
         csr_digest = hashlib.sha256(request.csr.der).digest()
         spend = self._digest_to_spend(request)
         dossier = await self._store.dossier(key, csr_digest, spend)
-        if dossier.same is not None:
+        if dossier.same is not None and not self._is_past(dossier.same):
             return await self._again(dossier.same, dossier.certificate, request.source)
+        closes = None if dossier.same is None else dossier.same.enrollment_id
+        arrival = _Arrival(request=request, spend=spend, closes=closes)
         deliberation = Deliberation(request, decision_id=self._random(16).hex(), profile=self._rules.profile)
         with self._refusals_on_record(deliberation):
-            if dossier.latest is not None and dossier.latest.state in _UNDER_WAY:
+            if dossier.latest is not None and dossier.latest.state in UNDER_WAY:
                 raise TransactionConflict("another request is under way under this transactionID")
             requester = await self._identification.identify(request, dossier.challenge, deliberation)
             self._check_key(request, deliberation)
             enrollment = self._new_enrollment(request, key, csr_digest, requester, deliberation)
             try:
-                recorded = await self._decide(enrollment, request, spend, deliberation)
+                recorded = await self._decide(enrollment, arrival, deliberation)
             except DuplicateEnrollment:
                 recorded = None
         if recorded is None:
@@ -136,6 +145,14 @@ class EnrollmentService:
                     deliberation.conclude(DecisionOutcome.REFUSED, self._now(), code=error.code, reason=str(error))
                 )
             raise
+
+    def _is_past(self, enrollment: Enrollment) -> bool:
+        """Tell whether a request ended so long ago that the same one is judged as new.
+
+        A SUDI device has one key for life, and PKCS#1 signatures are deterministic: its requests have the same octets.
+        Not before the replay window ends, because scepclient repeats every few seconds what was refused.
+        """
+        return enrollment.state not in UNDER_WAY and self._now() > enrollment.updated_at + self._rules.replay
 
     def _digest_to_spend(self, request: EnrollmentRequest) -> bytes | None:
         """Return the digest of the one-time challenge that this request would use up."""
@@ -178,45 +195,38 @@ class EnrollmentService:
             updated_at=now,
         )
 
-    async def _decide(
-        self, enrollment: Enrollment, request: EnrollmentRequest, spend: bytes | None, deliberation: Deliberation
-    ) -> Enrollment:
-        """Ask AAA about a request seen for the first time, and return it as recorded: PENDING or ISSUING."""
-        question = access_request(enrollment, source=request.source, recheck=False, csr=request.csr.der)
+    async def _decide(self, enrollment: Enrollment, arrival: _Arrival, deliberation: Deliberation) -> Enrollment:
+        """Ask AAA about a request that is judged as new, and return it as recorded: PENDING or ISSUING."""
+        question = access_request(enrollment, source=enrollment.source, recheck=False, csr=arrival.request.csr.der)
         decision = await self._authorizer.authorize(question)
         match decision:
             case Accept():
-                return await self._accepted(enrollment, request, decision, spend, deliberation)
+                return await self._accepted(enrollment, arrival, decision, deliberation)
             case Reject(reason=reason):
                 with deliberation.check("authorization"):
                     raise NotAuthorized(reason)
             case Defer(reason=reason):
                 deliberation.put_off("authorization", reason)
-                return await self._put_off(enrollment, reason, spend, deliberation)
+                return await self._put_off(enrollment, reason, arrival, deliberation)
             case _:
                 assert_never(decision)
 
     async def _accepted(
-        self,
-        enrollment: Enrollment,
-        request: EnrollmentRequest,
-        accepted: Accept,
-        spend: bytes | None,
-        deliberation: Deliberation,
+        self, enrollment: Enrollment, arrival: _Arrival, accepted: Accept, deliberation: Deliberation
     ) -> Enrollment:
         deliberation.attributes = accepted.attributes
         with deliberation.check("authorization"):
             self._check_service(accepted)
         with deliberation.check("names"):
-            deliberation.names = names = self._issuer.names(enrollment, request.csr, accepted)
+            deliberation.names = names = self._issuer.names(enrollment, arrival.request.csr, accepted)
         if reason := self._approval_needed(enrollment, accepted):
             deliberation.put_off("approval", reason)
-            return await self._put_off(replace(enrollment, hold=reason), reason, spend, deliberation)
+            return await self._put_off(replace(enrollment, hold=reason), reason, arrival, deliberation)
         try:
-            return await self._grant(enrollment, accepted, names, spend, deliberation)
+            return await self._grant(enrollment, arrival, accepted, names, deliberation)
         except SecondKeyFound as error:
             deliberation.put_off("approval", str(error))
-            return await self._put_off(replace(enrollment, hold=str(error)), str(error), spend, deliberation)
+            return await self._put_off(replace(enrollment, hold=str(error)), str(error), arrival, deliberation)
 
     def _check_service(self, accepted: Accept) -> None:
         if self._rules.service and self._rules.service not in accepted.services:
@@ -232,31 +242,36 @@ class EnrollmentService:
         return ""
 
     async def _put_off(
-        self, enrollment: Enrollment, reason: str, spend: bytes | None, deliberation: Deliberation
+        self, enrollment: Enrollment, reason: str, arrival: _Arrival, deliberation: Deliberation
     ) -> Enrollment:
         """Record a request that waits; its challenge is taken now, so that it cannot lose it to another request."""
         decision = deliberation.conclude(DecisionOutcome.DEFERRED, self._now(), reason=reason)
         with deliberation.check("limits"), self._store_refusals(enrollment, enrollment.source):
-            await self._store.insert_enrollment(enrollment, spend=spend, decision=decision)
+            await self._record(enrollment, arrival, decision, IssuanceLimits(max_waiting=self._rules.max_waiting))
         log.info("enrollment_deferred", **facts_of(enrollment), reason=reason)
         return enrollment
 
     async def _grant(
         self,
         enrollment: Enrollment,
+        arrival: _Arrival,
         accepted: Accept,
         names: CertificateNames,
-        spend: bytes | None,
         deliberation: Deliberation,
     ) -> Enrollment:
         with deliberation.check("certificate contents"):
             reserved = self._issuer.reserve(enrollment, accepted, names)
         decision = deliberation.conclude(DecisionOutcome.AUTHORIZED, self._now(), foreseen="limits")
         with deliberation.check("limits"), self._store_refusals(enrollment, enrollment.source):
-            await self._store.insert_enrollment(
-                reserved, spend=spend, decision=decision, limits=self._limits(enrollment, approved=False)
-            )
+            await self._record(reserved, arrival, decision, self._limits(enrollment, approved=False))
         return reserved
+
+    async def _record(
+        self, enrollment: Enrollment, arrival: _Arrival, decision: StoredDecision, limits: IssuanceLimits
+    ) -> None:
+        await self._store.insert_enrollment(
+            enrollment, spend=arrival.spend, closes=arrival.closes, decision=decision, limits=limits
+        )
 
     def _limits(self, enrollment: Enrollment, *, approved: bool) -> IssuanceLimits:
         """Return what the store checks when the intent is recorded; nobody can approve what the profile refuses."""
@@ -332,7 +347,7 @@ class EnrollmentService:
                 return await self._authorize(enrollment, decision, source)
             case Reject(reason=reason):
                 await self._store.advance(
-                    enrollment.enrollment_id, enrollment.state, EnrollmentEvent.REJECT, self._now(), note=reason
+                    enrollment.enrollment_id, enrollment.state, EnrollmentEvent.REJECT, self._now(), refusal=reason
                 )
                 raise NotAuthorized(reason)
             case Defer():
@@ -353,6 +368,8 @@ class EnrollmentService:
                     self._now(),
                     certificate_serial=reserved.certificate_serial,
                     order=reserved.order,
+                    subject=reserved.subject,
+                    subject_alt_name=reserved.subject_alt_name,
                     limits=self._limits(enrollment, approved=enrollment.state is EnrollmentState.APPROVED),
                 )
         except SecondKeyFound:

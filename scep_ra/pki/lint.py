@@ -19,16 +19,25 @@ class CertificateFault(PKIError):
 
 
 def check_end_entity(
-    certificate: Certificate, *, issuer: Certificate, certificate_serial: int, subject: bytes, spki: bytes
+    certificate: Certificate,
+    *,
+    issuer: Certificate,
+    certificate_serial: int | None,
+    subject: bytes,
+    subject_alt_name: bytes | None,
+    spki: bytes,
 ) -> None:
     """Check an issued certificate against what was approved; raise CertificateFault.
 
-    Subject (DER Name) and key (DER SubjectPublicKeyInfo) must be the very octets.
+    Subject (DER Name), alternative names (DER GeneralNames, None = no such extension) and key (DER
+    SubjectPublicKeyInfo) must be the very octets. The serial is None where the authority chooses it.
     """
-    if certificate.certificate_serial != certificate_serial:
+    if certificate_serial is not None and certificate.certificate_serial != certificate_serial:
         raise CertificateFault("the certificate serial is not the one that was ordered")
     if certificate.subject != subject:
         raise CertificateFault("the subject is not the one that was ordered")
+    if certificate.extension(oids.SUBJECT_ALT_NAME) != subject_alt_name:
+        raise CertificateFault("the subjectAltName is not the one that was ordered")
     if certificate.spki != spki:
         raise CertificateFault("the public key is not the one that was ordered")
     check_contents(certificate, issuer=issuer)

@@ -72,6 +72,7 @@ async def test_what_is_issued_is_what_was_ordered(ca_key: str, subject_key: str)
         issuer=(await ca.chain())[0],
         certificate_serial=request.certificate_serial,
         subject=request.subject,
+        subject_alt_name=request.subject_alt_name,
         spki=request.spki,
     )
     assert certificate == parse_certificate(certificate.der)

@@ -154,6 +154,18 @@ def states(scep_ra: CommandLine, *options: str) -> list[tuple[str, str]]:
     return [(each["id"], each["state"]) for each in scep_ra.ok("request", "list", "--json", *options).json]
 
 
+def hold(scep_ra: CommandLine, *certificates: StoredCertificate) -> None:
+    """Let the device have these certificates already."""
+
+    async def work(session: Session) -> None:
+        for number, each in enumerate(certificates, 50):
+            key = make_enrollment_key(f"TX{number}", profile=each.profile)
+            await session.store.insert_enrollment(make_enrollment(number, key=key), spend=None)
+            assert await session.store.complete(f"{number:032x}", each, utc_now())
+
+    scep_ra.in_store(work)
+
+
 # --- list ----------------------------------------------------------------------------------------------------------
 
 
@@ -456,3 +468,89 @@ def test_what_was_refused_when_it_came_waits_for_nobody(scep_ra: CommandLine, co
     refuse(scep_ra, REFUSAL)
     outcome = scep_ra("request", command, "c0de")
     assert (outcome.status, "was refused when it came: the device has to ask anew" in outcome.err) == (1, True)
+
+
+# --- other keys ----------------------------------------------------------------------------------------------------
+
+
+def test_good_certificates_of_the_device_are_shown_beside_its_request(scep_ra: CommandLine) -> None:
+    """Each with serial, profile and end, and whether it is for another key; other profiles are other matters."""
+    spare, clone = certificate(0x5B), replace(certificate(0x6C), spki_digest=b"6" * 32)
+    hold(scep_ra, spare, clone, replace(certificate(0x7D), spki_digest=b"7" * 32, profile="vpn"))
+    put(scep_ra, waiting())
+
+    told = scep_ra.ok("request", "show", WAITS).out
+    assert re.search(
+        r"good certificates of the device\n"
+        r"    7d of profile vpn, until \S+Z\n"
+        r"    6c of profile default, until \S+Z, UNDER ANOTHER KEY than this request\n"
+        r"    5b of profile default, until \S+Z\n\n",
+        told,
+    )
+    held = scep_ra.ok("request", "show", WAITS, "--json").json["device_certificates"]
+    assert [(each["serial"], each["profile"]) for each in held] == [("7d", "vpn"), ("6c", "default"), ("5b", "default")]
+    assert held[1]["spki_sha256"] == (b"6" * 32).hex()
+
+
+def test_approving_beside_another_key_says_so(scep_ra: CommandLine) -> None:
+    """An operator who approves for another reason must see it; the certificate to be renewed is no surprise."""
+    renewed, clone = (replace(certificate(serial), spki_digest=b"6" * 32) for serial in (0x49, 0x6C))
+    hold(scep_ra, renewed, clone)
+    put(scep_ra, waiting(renewal_of=0x49))
+
+    approved, *other = scep_ra.ok("request", "approve", "3f2a").out.splitlines()
+    assert approved.startswith("approved 3f2a3f2a")
+    (line,) = other
+    assert re.fullmatch(
+        r"it has certificate 6c under another key as well, good until \S+Z: was it reset, or .*\?", line
+    )
+
+
+def test_a_refused_request_is_shown_with_what_its_device_has(scep_ra: CommandLine) -> None:
+    """Its key was not kept, so nothing is said about keys."""
+    refuse(scep_ra, replace(REFUSAL, device_id=device_id()))
+    hold(scep_ra, certificate(0x5B))
+    told = scep_ra.ok("request", "show", REFUSED).out
+    assert re.search(r"good certificates of the device\n    5b of profile default, until \S+Z\n\n", told)
+
+
+# --- forget --------------------------------------------------------------------------------------------------------
+
+
+def test_what_ended_can_be_forgotten_and_stays_on_record(scep_ra: CommandLine) -> None:
+    """Once; a request that waits has not ended, one that was refused is not there."""
+    put(scep_ra, waiting())
+    refuse(scep_ra, REFUSAL)
+    assert "has not ended" in scep_ra("request", "forget", "3f2a").err
+    scep_ra.ok("request", "reject", "3f2a", "--as", "alice")
+
+    told = scep_ra.ok("request", "forget", "3f2a", "--as", "bob", "--note", "by mistake").out
+    assert told == "forgot 3f2a3f2a: what serial:SN123 sends next is judged as a new request\n"
+
+    assert re.search(
+        r"Z  forgotten: the same request is judged as a new one\n$", scep_ra.ok("request", "show", WAITS).out
+    )
+    assert scep_ra.ok("request", "show", WAITS, "--json").json["enrollment"]["closed_at"].endswith("Z")
+    assert "is forgotten already" in scep_ra("request", "forget", "3f2a").err
+    assert "was refused when it came" in scep_ra("request", "forget", "c0de").err
+    (record,) = scep_ra.ok("audit", "list", "--last", "1", "--json").json
+    assert (record["event"], record["facts"]["by"], record["facts"]["note"]) == (
+        "enrollment_closed",
+        "bob",
+        "by mistake",
+    )
+
+
+def test_a_no_of_aaa_to_an_approved_device_is_told_with_its_reason(scep_ra: CommandLine) -> None:
+    """Beside the name of whoever approved it."""
+    put(scep_ra, waiting())
+    scep_ra.ok("request", "approve", "3f2a", "--as", "alice", "--note", "seen")
+
+    async def come_back(session: Session) -> None:
+        step = (WAITS, EnrollmentState.APPROVED, EnrollmentEvent.REJECT, utc_now())
+        assert await session.store.advance(*step, refusal="device is disabled")
+
+    scep_ra.in_store(come_back)
+    told = scep_ra.ok("request", "show", WAITS).out
+    assert told.endswith("rejected by AAA\n    note: seen\n    AAA's reason: device is disabled\n")
+    assert "was approved by alice, then rejected by AAA" in told

@@ -82,7 +82,8 @@ async def test_a_no_of_aaa_rejects_the_request(store: Store, desk: ApprovalDesk,
         await desk.approve(waits, by="alice")
 
     current = await stored(store, waits)
-    assert (current.state, current.decided_by, current.note) == (REJECTED, "AAA", "device is disabled")
+    assert (current.state, current.decided_by, current.refusal) == (REJECTED, "", "device is disabled")
+    assert standing(current) == "was rejected by AAA"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,36 @@ def test_every_state_has_words(state: EnrollmentState, by: str, words: str) -> N
     """They follow the name of the request."""
     request = make_enrollment(state=state, decided_by=by, hold="the profile demands it", certificate_serial=0x4A)
     assert standing(request) == words
+
+
+def test_a_no_of_aaa_after_a_yes_names_both() -> None:
+    """Whoever approved it is not said to have rejected it."""
+    request = make_enrollment(state=REJECTED, decided_by="alice", refusal="device is disabled")
+    assert standing(request) == "was approved by alice, then rejected by AAA"
+
+
+# --- forgetting ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_has_ended_can_be_forgotten_once(store: Store, desk: ApprovalDesk, clock: Clock) -> None:
+    """The request keeps its end; a second attempt hears that it is done."""
+    waits = await put(store)
+    rejected = await desk.reject(waits, by="alice")
+
+    assert await desk.forget(waits, by="bob", note="by mistake") == rejected
+    assert await stored(store, waits) == replace(rejected, closed_at=clock())
+    with pytest.raises(AlreadyDecided, match="is forgotten already"):
+        await desk.forget(waits, by="carol")
+
+
+async def test_what_is_under_way_cannot_be_forgotten(store: Store, desk: ApprovalDesk) -> None:
+    """It is decided first; unknown requests are unknown."""
+    waits = await put(store)
+    with pytest.raises(StillUndecided, match=r"has not ended: it waits: the profile demands it"):
+        await desk.forget(waits, by="alice")
+    assert (await stored(store, waits)).closed_at is None
+    with pytest.raises(UnknownRequest):
+        await desk.forget("f" * 32, by="alice")
 
 
 def test_a_request_that_nobody_holds_waits_for_aaa() -> None:

@@ -14,17 +14,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from scep_ra.aaa.base import Accept, Defer, Reject
-from scep_ra.ca.base import Issued
+from scep_ra.ca.base import Issued, IssueRequest
 from scep_ra.ca.local import LocalCA
 from scep_ra.enrollment.errors import (
     IssuanceRefused,
     NotAuthorized,
 )
+from scep_ra.enrollment.naming import NamingRules
 from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.enrollment.types import Undecided
 from scep_ra.errors import Misconfigured, Refused, Unavailable
 from scep_ra.pki import der, oids
 from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.names import format_name
 from scep_ra.pki.profiles import CertificateProfile, KeyUsage
 from scep_ra.storage.base import Store
 from tests.support.enrollment import (
@@ -183,6 +185,80 @@ async def test_what_was_not_ordered_is_kept_from_the_device(office: Office, ca: 
     (quarantined,) = [line for line in log if line["event"] == "certificate_quarantined"]
     assert quarantined["device_id"] == f"serial:{DEVICE}"
     assert bytes.fromhex(quarantined["certificate"]).startswith(b"\x30")
+
+
+# --- a CA in other words -------------------------------------------------------------------------------------------
+
+
+class ForeignCA(ScriptedCA):
+    """An authority whose order is no TBSCertificate, and that gives its own serials."""
+
+    def __init__(self, authority: LocalCA, *script: Step) -> None:
+        super().__init__(authority, *script)
+        self.keeps_serial = False
+
+    def prepare(self, request: IssueRequest) -> bytes:
+        return b"order:" + super().prepare(replace(request, certificate_serial=FOREIGN_SERIAL))
+
+
+FOREIGN_SERIAL: Final = 0x4A
+NAMES: Final = NamingRules.compile(
+    subject="CN=gw {device.value},O=Decided", subject_alt_name=("dns:{device.value}.example.com",)
+)
+
+
+def foreign(old: bytes = b"", new: bytes = b"") -> Step:
+    """Return the step of a foreign CA that exchanges a part of what it certifies for one of the same length."""
+    return lie(lambda _, order: swap(order.removeprefix(b"order:"), old, new))
+
+
+def elsewhere(office: Office, clock: Clock, *script: Step) -> Office:
+    """Return a profile that makes the names, over a foreign CA."""
+    return office.with_contents(naming=NAMES).other(ca=ForeignCA(local_ca(now=clock), *script))
+
+
+async def test_a_foreign_ca_is_held_to_the_names_that_were_decided(office: Office, clock: Clock) -> None:
+    """Not to those of the request; the serial is its own."""
+    certificate = await elsewhere(office, clock, foreign()).enroll()
+
+    assert format_name(certificate.subject) == f"CN=gw {DEVICE},O=Decided"
+    assert certificate.certificate_serial == FOREIGN_SERIAL
+    assert await office.issued_serials() == [FOREIGN_SERIAL]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (b"Decided", b"Granted", "the subject is not"),
+        (f"{DEVICE}.example.com".encode(), f"{DEVICE}.example.org".encode(), "the subjectAltName is not"),
+        (key_of().spki, key_of("other device").spki, "the public key is not"),
+    ],
+    ids=["subject", "alternative names", "key"],
+)
+async def test_a_foreign_ca_that_changes_what_was_decided_is_found(
+    office: Office, clock: Clock, old: bytes, new: bytes, complaint: str
+) -> None:
+    """An octet is enough."""
+    with pytest.raises(IssuanceRefused, match=complaint):
+        await elsewhere(office, clock, foreign(old, new)).enroll()
+    assert await office.store.list_certificates() == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_was_decided_holds_after_a_restart(
+    office: Office, clock: Clock, aaa: ScriptedAuthorizer, *, waits: bool
+) -> None:
+    """The names stand with the intent, whatever the profile says since; decided at once, or after a wait."""
+    aaa.script = [Defer(reason="later"), Accept()] if waits else [Accept()]
+    office = elsewhere(office, clock, put_off)
+    request = await office.request()
+    assert await office.submit(request) == Undecided()
+    if waits:
+        assert await office.poll(request) == Undecided()
+    (intent,) = await office.store.open_intents()
+
+    restarted = elsewhere(office, clock, foreign()).with_contents(naming=NamingRules.compile(subject="CN=other"))
+    assert format_name(granted(await restarted.service.resume(intent)).subject) == f"CN=gw {DEVICE},O=Decided"
 
 
 # --- crashes -------------------------------------------------------------------------------------------------------

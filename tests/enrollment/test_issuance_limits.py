@@ -281,6 +281,36 @@ async def test_a_renewal_that_waits_ends_when_its_certificate_is_replaced(
     assert (await office.enrollment(request)).state is EnrollmentState.REJECTED
 
 
+async def test_a_renewal_under_way_does_not_outlive_the_replacement(office: Office, ca: ScriptedCA) -> None:
+    """The old key asked first and the CA took its time: the certificate is revoked when it comes, and kept back."""
+    office = office.with_rules(second_key=SecondKey.REPLACE)
+    request = renewal_of(await office.enroll())
+    ca.script = [put_off, sign]
+    assert await office.submit(request) == Undecided()
+    new = await office.enroll(owner="second key")
+
+    (intent,) = await office.store.open_intents()
+    with pytest.raises(NotAuthorized, match="certificate of this request was revoked"):
+        await office.service.resume(intent)
+
+    await revoke_due(office)
+    good = [row for row in await office.store.list_certificates() if row.revoked_at is None]
+    assert [row.certificate_serial for row in good] == [new.certificate_serial]
+    with pytest.raises(NotAuthorized):
+        await office.poll(request)
+
+
+async def test_an_expired_certificate_does_not_come_back_after_a_replacement(office: Office, clock: Clock) -> None:
+    """Though the profile grants some days of grace."""
+    office = office.with_rules(second_key=SecondKey.REPLACE, renewal=RenewalRules(grace=30 * DAY))
+    old = await office.enroll()
+    clock.now = old.not_after + DAY
+    await office.enroll(owner="second key")
+
+    with pytest.raises(RenewalRefused, match="was replaced by one under another key"):
+        await office.submit(renewal_of(old))
+
+
 @pytest.mark.parametrize("policy", SecondKey)
 async def test_the_same_key_again_is_no_second_key(office: Office, policy: SecondKey) -> None:
     """TX-7: a device that lost its certificate, not its key."""

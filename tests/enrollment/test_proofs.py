@@ -19,14 +19,17 @@ from scep_ra.enrollment.errors import (
     IdentityRefused,
     KeyRefused,
     NotAuthorized,
+    RenewalRefused,
     TransactionConflict,
 )
 from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.enrollment.rules import SecondKey
 from scep_ra.enrollment.types import EnrollmentRequest, ManufacturerCertificate, TrustedRA, Undecided
+from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.names import parse_name
+from scep_ra.storage.base import Device
 from tests.support.enrollment import (
     HOUR,
     Clock,
@@ -37,7 +40,7 @@ from tests.support.enrollment import (
     key_of,
     make_request,
 )
-from tests.support.manufacturer import DEVICE_SERIAL, make_idevid
+from tests.support.manufacturer import DEVICE_SERIAL, HARDWARE_TYPE, make_idevid
 from tests.support.pki import make_ca, make_ra
 from tests.support.stopwatch import Stopwatch
 
@@ -172,6 +175,22 @@ async def test_what_an_idevid_brought_is_renewed_like_any_other(closed: Office) 
     old = granted(await closed.submit(factory_fresh()))
 
     assert granted(await closed.submit(make_request(device=DEVICE_SERIAL, owner="new key", signed_with=old)))
+
+
+async def test_a_module_renews_under_the_serial_in_its_name(closed: Office) -> None:
+    """Known by hardwareModuleName; what its request calls serialNumber is the serial part of it (802.1AR 8.6)."""
+    module = DeviceID(kind=DeviceIDKind.HARDWARE_MODULE, value=f"{HARDWARE_TYPE}:{DEVICE_SERIAL}")
+    await closed.store.add_device(Device(device_id=module, created_at=closed.clock()))
+    old = granted(await closed.submit(factory_fresh(make_idevid(parse_name("O=Acme Mfg,CN=TST-1000")))))
+    row = await closed.store.certificate("default", old.certificate_serial)
+    assert row is not None
+    assert row.device_id == module
+
+    with pytest.raises(RenewalRefused, match=f"the request names serial:{OTHER}, the certificate is .*{DEVICE_SERIAL}"):
+        await closed.submit(make_request(device=OTHER, owner="new key", signed_with=old))
+    new = granted(await closed.submit(make_request(device=DEVICE_SERIAL, owner="new key", signed_with=old)))
+    serials = {each.certificate_serial for each in await closed.store.list_certificates(module)}
+    assert serials == {old.certificate_serial, new.certificate_serial}
 
 
 # --- a trusted RA --------------------------------------------------------------------------------------------------

@@ -244,7 +244,10 @@ async def test_after_the_replay_window_the_same_request_is_refused(office: Offic
     clock.advance(office.rules.replay)
     assert granted(await office.submit(request))
     clock.advance(DAY)
-    await refused(office, request, "too old")
+    await refused(office, request, "has been used")
+    with pytest.raises(NotAuthorized, match="too old"):
+        await office.poll(request)
+    assert len(await office.issued_serials()) == 1
 
 
 async def test_a_device_that_is_disabled_or_removed_is_not_answered_again(office: Office) -> None:

@@ -19,12 +19,13 @@ ISSUER = make_ca("ec-p256").chain[0]
 GOOD = make_certificate(make_ca("ec-p256"), make_key("ec-p256").spki)
 
 
-def check(certificate: Certificate) -> None:
+def check(certificate: Certificate, *, certificate_serial: int | None = GOOD.certificate_serial) -> None:
     check_end_entity(
         certificate,
         issuer=ISSUER,
-        certificate_serial=GOOD.certificate_serial,
+        certificate_serial=certificate_serial,
         subject=GOOD.subject,
+        subject_alt_name=None,
         spki=GOOD.spki,
     )
 
@@ -46,6 +47,7 @@ def test_a_certificate_as_ordered_passes() -> None:
     [
         (replace(GOOD, certificate_serial=5), "certificate serial is not the one"),
         (replace(GOOD, subject=parse_name("CN=another")), "subject is not the one"),
+        (with_extension(oids.SUBJECT_ALT_NAME, der.sequence()), "subjectAltName is not the one"),
         (replace(GOOD, spki=make_key("ec-p384").spki), "public key is not the one"),
         (replace(GOOD, issuer=parse_name("CN=another")), "issuer is another"),
         (replace(GOOD, not_after=GOOD.not_before), "validity is empty"),
@@ -70,6 +72,15 @@ def test_a_serial_that_is_not_positive_or_too_long_is_found(certificate_serial: 
     """RFC 5280 4.1.2.2: positive, at most 20 octets."""
     with pytest.raises(CertificateFault, match="positive number of at most 20 octets"):
         check_contents(replace(GOOD, certificate_serial=certificate_serial), issuer=ISSUER)
+
+
+def test_a_serial_that_the_authority_chooses_is_not_compared() -> None:
+    """Everything else is."""
+    with pytest.raises(CertificateFault, match="certificate serial"):
+        check(GOOD, certificate_serial=5)
+    check(GOOD, certificate_serial=None)
+    with pytest.raises(CertificateFault, match="public key"):
+        check(replace(GOOD, spki=b""), certificate_serial=None)
 
 
 def test_the_longest_serial_passes() -> None:

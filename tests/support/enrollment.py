@@ -157,6 +157,7 @@ class ScriptedCA:
 
     def __init__(self, authority: LocalCA, *script: Step) -> None:
         self.name = authority.name
+        self.keeps_serial = authority.keeps_serial
         self.script = list(script or (sign,))
         self.orders: list[bytes] = []
         self.refusal: Exception | None = None  # of `prepare`
