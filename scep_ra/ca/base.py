@@ -78,3 +78,25 @@ class SupportsCRL(Protocol):
     async def sign_crl(self, tbs_cert_list: bytes) -> bytes:
         """Sign a DER TBSCertList and return the DER CertificateList; raise Unavailable or Refused."""
         ...
+
+
+@runtime_checkable
+class SupportsOCSP(Protocol):
+    """An authority that lets a key of ours answer OCSP in its name; asked for with isinstance at start-up.
+
+    Only one all of whose certificates we store: of any other we would have to say "unknown" (RFC 6960 2.2).
+    """
+
+    name: str
+
+    async def chain(self) -> Sequence[Certificate]:
+        """Return the issuing certificate, about whose certificates we answer, first."""
+        ...
+
+    async def certify_ocsp_key(self, spki: bytes) -> Certificate:
+        """Issue a certificate of some days to the key that signs answers (DER SubjectPublicKeyInfo).
+
+        It has the purpose id-kp-OCSPSigning and the extension id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2). Raise
+        Unavailable or Refused.
+        """
+        ...

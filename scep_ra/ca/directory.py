@@ -129,6 +129,16 @@ def _check_links(folder: Path, chain: Sequence[Certificate]) -> None:
             raise Misconfigured(f"the certificates in {folder} are not a chain up to a self-signed root: restore them")
 
 
+def ensure_ocsp_key(directory: Path, name: str, key_type: str) -> SoftwareKey:
+    """Load `ca/NAME/ocsp.key` below the data directory, which answers OCSP for this CA; make it when it is not there.
+
+    Its certificates end soon and are in no file, so nothing is lost with it. Raise Misconfigured when it cannot be
+    read, or can be by others.
+    """
+    with _locked(directory, "ca", name) as folder:
+        return _ensure_key(_pair(folder, "ocsp"), key_type)
+
+
 # --- the RA --------------------------------------------------------------------------------------------------------
 
 

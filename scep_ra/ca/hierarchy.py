@@ -36,7 +36,7 @@ Random = Callable[[int], bytes]  # secrets.token_bytes: so many octets from a cr
 
 _MAX_COMMON_NAME: Final = 64  # ub-common-name, RFC 5280 A.1
 # Devices' clocks run behind: a certificate made this minute must not be one of the future.
-_BACKDATED: Final = timedelta(hours=1)
+BACKDATED: Final = timedelta(hours=1)
 # Only these two: Apple takes a non-root certificate with digitalSignature and keyEncipherment for the RA's.
 _CA_KEY_USAGE: Final = (KeyUsage.KEY_CERT_SIGN, KeyUsage.CRL_SIGN)
 _SCEP_KEY_USAGE: Final = (KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_ENCIPHERMENT)
@@ -159,7 +159,7 @@ def _make_ca(
 
 def _validity(length: timedelta, now: datetime, issuer: Issuer | None) -> tuple[datetime, datetime]:
     """Return notBefore and notAfter, inside the issuer's."""
-    not_before, not_after = now - _BACKDATED, now + length
+    not_before, not_after = now - BACKDATED, now + length
     if issuer is None:
         return not_before, not_after
     return max(not_before, issuer.certificate.not_before), min(not_after, issuer.certificate.not_after)

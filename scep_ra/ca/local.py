@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from scep_ra.ca.base import Issued, IssueRequest
+from scep_ra.ca.hierarchy import BACKDATED, Random, authority_name
 from scep_ra.errors import Misconfigured, Refused
 from scep_ra.pki import der
 from scep_ra.pki.algorithms import SignatureAlgorithm
 from scep_ra.pki.certificates import Certificate, parse_certificate
 from scep_ra.pki.errors import PKIError
-from scep_ra.pki.issuance import EndEntityTemplate, assemble_signed, signature_algorithm, signing_scheme
+from scep_ra.pki.issuance import (
+    EndEntityTemplate,
+    assemble_signed,
+    new_certificate_serial,
+    signature_algorithm,
+    signing_scheme,
+)
 from scep_ra.pki.keys import Signer, load_public_key, verify_signature
 from scep_ra.pki.lint import check_contents
-from scep_ra.pki.profiles import CertificateProfile
+from scep_ra.pki.profiles import CertificateProfile, ExtendedKeyUsage, KeyUsage
 
 _T = TypeVar("_T")
 _CRL_VERSION_2: Final = 1
+# Nobody asks whether it is revoked, so it must end soon (RFC 6960 4.2.2.2.1); half of it survives a long week-end.
+_OCSP_VALIDITY: Final = timedelta(days=7)
+_OCSP_PROFILE: Final = CertificateProfile(
+    key_usage=(KeyUsage.DIGITAL_SIGNATURE,), extended_key_usage=(ExtendedKeyUsage.OCSP_SIGNING,), ocsp_nocheck=True
+)
 # Not DER, so the signature over it is of no use to anybody who could see it.
 _SELF_TEST: Final = b"scep_ra self-test of the certification authority"
 
@@ -38,7 +51,7 @@ class Runner(Protocol):
 
 
 class LocalCA:
-    """CertificateAuthority and SupportsCRL over a Signer and the chain from its certificate to the root."""
+    """CertificateAuthority, SupportsCRL and SupportsOCSP over a Signer and the chain from its certificate up."""
 
     keeps_serial = True
 
@@ -51,6 +64,7 @@ class LocalCA:
         crl_validity: timedelta,
         now: Callable[[], datetime],
         run: Runner = asyncio.to_thread,
+        random: Random = secrets.token_bytes,
     ) -> None:
         self.name = name
         self.crl_validity = crl_validity
@@ -59,6 +73,7 @@ class LocalCA:
         self._certificate = self._chain[0]
         self._now = now
         self._run = run
+        self._random = random
         self._algorithm = signature_algorithm(self._certificate.spki)
         self._digest = signing_scheme(self._certificate.spki)[1]
         self._templates: dict[CertificateProfile, EndEntityTemplate] = {}
@@ -129,6 +144,22 @@ class LocalCA:
             raise Refused(f"CA {self.name!r} signs only CRLs of its own")
         signature = await self._run(lambda: self._signer.sign(tbs_cert_list, self._digest))
         return assemble_signed(tbs_cert_list, self._algorithm, signature)
+
+    async def certify_ocsp_key(self, spki: bytes) -> Certificate:
+        """Issue a certificate of a week to the key that signs answers (DER SubjectPublicKeyInfo); raise Refused."""
+        now = self._now()
+        order = self.prepare(
+            IssueRequest(
+                certificate_serial=new_certificate_serial(self._random),
+                subject=authority_name("", self.name, "OCSP"),
+                spki=spki,
+                subject_alt_name=None,
+                not_before=now - BACKDATED,
+                not_after=now + _OCSP_VALIDITY,
+                profile=_OCSP_PROFILE,
+            )
+        )
+        return (await self.issue(order)).certificate
 
     async def check(self) -> None:
         """Sign once and verify; raise Misconfigured when the certificate is not valid now or the key is another's."""

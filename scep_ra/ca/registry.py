@@ -53,6 +53,7 @@ def _make_local(parts: Parts, options: Options) -> LocalCA:
         crl_validity=crl_validity,
         now=parts.now,
         run=parts.run,
+        random=parts.random,
     )
 
 

@@ -109,10 +109,17 @@ def crl_distribution_point(url: str) -> bytes:
     return encode_extension(oids.CRL_DISTRIBUTION_POINTS, der.sequence(der.sequence(full_name)))
 
 
-def ca_issuers(url: str) -> bytes:
-    """Encode AuthorityInfoAccess that says where the issuer's certificate can be fetched (RFC 5280 4.2.2.1)."""
-    description = der.sequence(der.oid(oids.CA_ISSUERS), _uniform_resource_identifier(url))
-    return encode_extension(oids.AUTHORITY_INFO_ACCESS, der.sequence(description))
+def authority_info_access(*, ocsp_url: str, ca_issuers_url: str) -> bytes:
+    """Encode AuthorityInfoAccess: where OCSP is answered and the issuer's certificate fetched (RFC 5280 4.2.2.1).
+
+    An empty URL leaves its part out; two leave out the extension, of which nothing (b"") is returned.
+    """
+    places = ((oids.OCSP, ocsp_url), (oids.CA_ISSUERS, ca_issuers_url))
+    descriptions = [der.sequence(der.oid(oid), _uniform_resource_identifier(url)) for oid, url in places if url]
+    return encode_extension(oids.AUTHORITY_INFO_ACCESS, der.sequence(*descriptions)) if descriptions else b""
+
+
+_NOCHECK: Final = encode_extension(oids.OCSP_NOCHECK, der.NULL)
 
 
 # --- certificates --------------------------------------------------------------------------------------------------
@@ -159,7 +166,7 @@ class EndEntityTemplate:
         )
         self._rsa_key_usage = self._key_usage(_NOT_FOR_RSA)
         self._ec_key_usage = self._key_usage(_NOT_FOR_EC)
-        self._tail = self._purposes() + self._addresses()
+        self._tail = self._purposes() + self._addresses() + (_NOCHECK if profile.ocsp_nocheck else b"")
 
     def _key_usage(self, impossible: frozenset[KeyUsage]) -> bytes:
         bits = tuple(bit for bit in self._profile.key_usage if bit not in impossible)
@@ -172,8 +179,9 @@ class EndEntityTemplate:
         return encode_extension(oids.EXTENDED_KEY_USAGE, der.sequence(*(der.oid(purpose.oid) for purpose in purposes)))
 
     def _addresses(self) -> bytes:
-        crl_url, issuers_url = self._profile.crl_url, self._profile.ca_issuers_url
-        return (crl_distribution_point(crl_url) if crl_url else b"") + (ca_issuers(issuers_url) if issuers_url else b"")
+        profile = self._profile
+        access = authority_info_access(ocsp_url=profile.ocsp_url, ca_issuers_url=profile.ca_issuers_url)
+        return (crl_distribution_point(profile.crl_url) if profile.crl_url else b"") + access
 
     def build(
         self,

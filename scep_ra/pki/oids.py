@@ -110,9 +110,16 @@ EXTENDED_KEY_USAGE: Final = "2.5.29.37"
 AUTHORITY_INFO_ACCESS: Final = "1.3.6.1.5.5.7.1.1"
 CA_ISSUERS: Final = "1.3.6.1.5.5.7.48.2"
 
+# OCSP (RFC 6960)
+OCSP: Final = "1.3.6.1.5.5.7.48.1"
+OCSP_BASIC: Final = "1.3.6.1.5.5.7.48.1.1"
+OCSP_NONCE: Final = "1.3.6.1.5.5.7.48.1.2"
+OCSP_NOCHECK: Final = "1.3.6.1.5.5.7.48.1.5"
+
 # Extended key usages
 SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
 CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
 EMAIL_PROTECTION: Final = "1.3.6.1.5.5.7.3.4"
+OCSP_SIGNING: Final = "1.3.6.1.5.5.7.3.9"
 IPSEC_IKE: Final = "1.3.6.1.5.5.7.3.17"
 CMC_RA: Final = "1.3.6.1.5.5.7.3.28"  # RFC 6402 2.10

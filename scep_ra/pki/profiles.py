@@ -28,6 +28,7 @@ class ExtendedKeyUsage(StrEnum):
     SERVER_AUTH = "server_auth"
     EMAIL_PROTECTION = "email_protection"
     IPSEC_IKE = "ipsec_ike"
+    OCSP_SIGNING = "ocsp_signing"  # not for devices: whoever has it speaks for the CA (RFC 6960 4.2.2.2)
 
     @property
     def oid(self) -> str:
@@ -40,6 +41,7 @@ _PURPOSES: Final = {
     ExtendedKeyUsage.SERVER_AUTH: oids.SERVER_AUTH,
     ExtendedKeyUsage.EMAIL_PROTECTION: oids.EMAIL_PROTECTION,
     ExtendedKeyUsage.IPSEC_IKE: oids.IPSEC_IKE,
+    ExtendedKeyUsage.OCSP_SIGNING: oids.OCSP_SIGNING,
 }
 
 
@@ -50,4 +52,6 @@ class CertificateProfile:
     key_usage: tuple[KeyUsage, ...] = (KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_ENCIPHERMENT)
     extended_key_usage: tuple[ExtendedKeyUsage, ...] = (ExtendedKeyUsage.CLIENT_AUTH,)
     crl_url: str = ""  # CRL distribution point; "" = no extension
-    ca_issuers_url: str = ""  # AIA caIssuers; "" = no extension
+    ca_issuers_url: str = ""  # AIA caIssuers; "" = none
+    ocsp_url: str = ""  # AIA ocsp; "" = none
+    ocsp_nocheck: bool = False  # id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2.1): only for those who sign OCSP answers

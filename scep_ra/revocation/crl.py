@@ -21,7 +21,6 @@ from scep_ra.pki.issuance import (
 from scep_ra.storage.base import Revocation
 
 _VERSION_2: Final = der.integer(1)
-_ENUMERATED: Final = 0x0A
 
 
 class RevocationReason(IntEnum):
@@ -59,7 +58,7 @@ _WORDS: Final = {
 def _reason_extension(reason: RevocationReason) -> bytes:
     if reason is RevocationReason.UNSPECIFIED:
         return b""  # RFC 5280 5.3.1: better absent than unspecified
-    code = der.element(_ENUMERATED, bytes((reason,)))
+    code = der.element(der.ENUMERATED, bytes((reason,)))
     return der.sequence(encode_extension(oids.CRL_REASON, code))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scep_ra.ca import directory
-from scep_ra.ca.directory import CAMaterial, RAMaterial, ensure_ca, ensure_ra, load_ca
+from scep_ra.ca.directory import CAMaterial, RAMaterial, ensure_ca, ensure_ocsp_key, ensure_ra, load_ca
 from scep_ra.ca.hierarchy import CAParameters, RAParameters
 from scep_ra.errors import Misconfigured
 from scep_ra.pki import keys
@@ -86,6 +86,15 @@ def test_the_mode_of_a_directory_that_was_there_is_the_operators(tmp_path: Path)
     tmp_path.chmod(0o750)
     ca_at(tmp_path)
     assert mode(tmp_path) == 0o750
+
+
+@pytest.mark.usefixtures("_any_umask")
+def test_the_key_that_answers_ocsp_is_private_and_made_once(tmp_path: Path) -> None:
+    """Beside the CA that certifies it."""
+    key = ensure_ocsp_key(tmp_path, "default", "ec-p256")
+    path = tmp_path / "ca/default/ocsp.key"
+    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+    assert ensure_ocsp_key(tmp_path, "default", "rsa-2048").spki == key.spki
 
 
 @pytest.mark.parametrize("parameters", [ONE_TIER, TWO_TIERS])

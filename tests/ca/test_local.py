@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from scep_ra.ca.base import CertificateAuthority, IssueRequest, SupportsCRL
+from scep_ra.ca.base import CertificateAuthority, IssueRequest, SupportsCRL, SupportsOCSP
 from scep_ra.ca.directory import CAMaterial
 from scep_ra.ca.local import LocalCA
 from scep_ra.errors import Misconfigured, Refused
@@ -21,7 +22,7 @@ from scep_ra.pki.algorithms import Digest, SignatureScheme
 from scep_ra.pki.certificates import parse_certificate
 from scep_ra.pki.issuance import assemble_tbs, ca_basic_constraints, signature_algorithm
 from scep_ra.pki.keys import Signer
-from scep_ra.pki.lint import check_end_entity
+from scep_ra.pki.lint import check_contents, check_end_entity, check_signature
 from scep_ra.pki.names import parse_name
 from scep_ra.pki.profiles import CertificateProfile, KeyUsage
 from scep_ra.revocation.crl import build_tbs_crl
@@ -89,10 +90,11 @@ async def test_an_order_always_ends_in_the_same_certificate(ca_key: str) -> None
 
 
 def test_the_local_authority_fits_its_ports() -> None:
-    """Signing certificates and CRLs; what is no CRL signer is told apart."""
+    """Signing certificates and CRLs, certifying who answers OCSP; what can do neither is told apart."""
     ca: CertificateAuthority = local_ca()
     assert isinstance(ca, SupportsCRL)
-    assert not isinstance(object(), SupportsCRL)
+    assert isinstance(ca, SupportsOCSP)
+    assert not isinstance(object(), SupportsCRL | SupportsOCSP)
 
 
 async def test_the_chain_begins_with_the_issuing_certificate() -> None:
@@ -206,6 +208,31 @@ async def test_only_its_own_crls_are_signed() -> None:
     for octets in (b"", ca.prepare(REQUEST)):
         with pytest.raises(Refused, match="no TBSCertList"):
             await ca.sign_crl(octets)
+
+
+@pytest.mark.parametrize("ca_key", ["rsa-2048", "ec-p256"])
+async def test_a_key_that_answers_ocsp_is_certified_for_a_week_and_for_nothing_else(ca_key: str) -> None:
+    """RFC 6960 4.2.2.2: issued by the CA itself, id-kp-OCSPSigning, and ocsp-nocheck because it ends soon."""
+    ca, key = local_ca(make_ca(ca_key)), make_key("ec-p256", "OCSP")
+    ours = await ca.certify_ocsp_key(key.spki)
+    check_contents(ours, issuer=(await ca.chain())[0])
+    check_signature(ours, issuer=(await ca.chain())[0])
+    theirs = x509.load_der_x509_certificate(ours.der)
+    assert theirs.subject.rfc4514_string() == "CN=test OCSP"
+    assert list(theirs.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.OCSP_SIGNING
+    ]
+    assert theirs.extensions.get_extension_for_class(x509.OCSPNoCheck)
+    usage = theirs.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert (usage.digital_signature, usage.key_encipherment, usage.crl_sign) == (True, False, False)
+    assert (ours.spki, ours.not_after) == (key.spki, NOW + timedelta(days=7))
+    assert ours.not_before <= NOW
+
+
+async def test_each_certificate_for_ocsp_is_another_one() -> None:
+    """Its serial is random, as every other."""
+    ca, key = local_ca(), make_key("ec-p256", "OCSP")
+    assert len({(await ca.certify_ocsp_key(key.spki)).certificate_serial for _ in range(3)}) == 3
 
 
 async def test_check_passes_for_a_working_key() -> None:

@@ -84,20 +84,48 @@ def test_a_profile_that_leaves_a_key_no_usage_is_refused() -> None:
 
 
 def test_the_purposes_and_addresses_of_the_profile_are_in_the_certificate() -> None:
-    """EKU, CRL distribution point and caIssuers come from the profile and from nothing else."""
+    """EKU, CRL distribution point, OCSP and caIssuers come from the profile and from nothing else."""
     profile = CertificateProfile(
         extended_key_usage=(ExtendedKeyUsage.CLIENT_AUTH, ExtendedKeyUsage.IPSEC_IKE),
         crl_url="http://ra.example/crl/test.crl",
         ca_issuers_url="http://ra.example/ca/test.cer",
+        ocsp_url="http://ra.example/ocsp/test",
     )
     extensions = as_x509(make_certificate(make_ca(), make_key().spki, profile=profile)).extensions
     purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(purposes) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.IPSEC_IKE]
     (point,) = extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     assert point.full_name == [x509.UniformResourceIdentifier(profile.crl_url)]
+    assert [
+        (access.access_method, access.access_location)
+        for access in extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    ] == [
+        (AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(profile.ocsp_url)),
+        (AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(profile.ca_issuers_url)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("profile", "method"),
+    [
+        (CertificateProfile(ocsp_url="http://ra.example/x"), AuthorityInformationAccessOID.OCSP),
+        (CertificateProfile(ca_issuers_url="http://ra.example/x"), AuthorityInformationAccessOID.CA_ISSUERS),
+    ],
+)
+def test_an_address_that_is_not_there_leaves_no_trace(profile: CertificateProfile, method: object) -> None:
+    """AuthorityInfoAccess has a part for each address and no other (RFC 5280 4.2.2.1)."""
+    extensions = as_x509(make_certificate(make_ca(), make_key().spki, profile=profile)).extensions
     (access,) = extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
-    assert access.access_location == x509.UniformResourceIdentifier(profile.ca_issuers_url)
+    assert access.access_method == method
+
+
+def test_who_answers_ocsp_is_not_asked_about() -> None:
+    """id-kp-OCSPSigning and id-pkix-ocsp-nocheck (RFC 6960 4.2.2.2), neither critical."""
+    profile = CertificateProfile(extended_key_usage=(ExtendedKeyUsage.OCSP_SIGNING,), ocsp_nocheck=True)
+    extensions = as_x509(make_certificate(make_ca(), make_key().spki, profile=profile)).extensions
+    purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    assert (list(purposes.value), purposes.critical) == ([ExtendedKeyUsageOID.OCSP_SIGNING], False)
+    assert not extensions.get_extension_for_class(x509.OCSPNoCheck).critical
 
 
 def test_a_bare_profile_adds_no_optional_extension() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -23,6 +23,12 @@ class MemoryRevocationStore:
 
     async def list_certificates(self, device_id: DeviceID | None = None) -> Sequence[StoredCertificate]:
         return [row for row in self.certificates.values() if device_id in (None, row.device_id)]
+
+    async def current_certificates(
+        self, device_ids: Collection[DeviceID], now: datetime
+    ) -> Sequence[StoredCertificate]:
+        good = [row for row in self.certificates.values() if row.revoked_at is None and row.successor is None]
+        return [row for row in good if row.device_id in device_ids and row.not_after > now]
 
     async def due_revocations(self, now: datetime, limit: int = 100) -> Sequence[StoredCertificate]:
         due = [(row.revoke_at, row) for row in self.certificates.values() if row.revoke_at and not row.revoked_at]
