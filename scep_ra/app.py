@@ -25,6 +25,7 @@ from scep_ra.disconnect_parts import deletion_cap, make_disconnects, make_outbox
 from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
+from scep_ra.headend_parts import make_access_engine, radius_served
 from scep_ra.parts import load_authorizers, load_cas, load_ras, open_store, revocation_service, utc_now
 from scep_ra.storage.base import Store
 from scep_ra.trust_files import load_trust
@@ -88,6 +89,7 @@ class Server:
         self.health = Health()
         profiles = settings.config.profile
         self.endpoints = {name: make_endpoint(name, profile, parts) for name, profile in profiles.items()}
+        self.access: Final = make_access_engine(settings, store, parts.authorizers)
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes; SCEP takes what nobody else does."""
@@ -168,6 +170,8 @@ class Server:
             oldest = utc_now() - timedelta(days=storage.keep_refusals_days)
             await self._store.prune_decisions(oldest, storage.keep_refusals)
             await self._store.prune_messages(utc_now() - _KEEP_MESSAGES)
+            lifetime = timedelta(hours=self._settings.config.radius.session_lifetime_h)
+            await self._store.expire_sessions(utc_now() - lifetime)
         except ScepRaError as error:
             log.warning("housekeeping_failed", reason=str(error))
         except Exception:
@@ -194,6 +198,8 @@ async def _running(
             server.application(), sock=sock, limits=GuardLimits(**limits.model_dump(include=_GUARD_FIELDS))
         )
         stack.push_async_callback(listener.drain, settings.config.server.shutdown_timeout_s)
+        if is_first:
+            await stack.enter_async_context(radius_served(settings, server.parts.store, server.access))
         stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
         stack.push_async_callback(_end, asyncio.create_task(server.parts.outbox.run()))
         if is_first and settings.config.aaa_sync.interval_min:

@@ -28,6 +28,7 @@ class Welcome:
     legacy: bool  # it speaks single DES and SHA-1
     one_time: bool = True  # its first enrollments need a challenge made for the device
     registry: bool = True  # its devices must be registered here
+    radius: str = ""  # where headends are answered, with which ports; "" = nowhere
 
     def text(self) -> str:
         """Return the whole page."""
@@ -41,7 +42,8 @@ class Welcome:
 
     def _where(self) -> list[str]:
         urls = [f"  {self.base_url}/scep/{name}" for name in self.profiles]
-        return [f"scep-ra {scep_ra.__version__} is ready. SCEP (RFC 8894) is served at", *urls, ""]
+        headends = ["Headends are answered by RADIUS (PKI-AAA) at", f"  {self.radius}"] if self.radius else []
+        return [f"scep-ra {scep_ra.__version__} is ready. SCEP (RFC 8894) is served at", *urls, *headends, ""]
 
     def _whom(self) -> list[str]:
         lines = ["Whom to trust (compare on the device before the first enrollment):"]

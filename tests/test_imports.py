@@ -21,6 +21,7 @@ RANKS: Final = MappingProxyType(
         "security_events": 0,
         "plugins": 1,
         "secret_files": 1,
+        "webhook_signature": 1,
         "pki": 1,
         "scep": 2,
         "identity": 2,
@@ -44,9 +45,12 @@ RANKS: Final = MappingProxyType(
         "config": 6,
         "config_aaa": 6,
         "config_base": 6,
+        "config_api": 6,
         "config_disconnect": 6,
         "config_headend": 6,
         "disconnect_parts": 6,
+        "headend_parts": 6,
+        "radius_parts": 6,
         "config_file": 6,
         "data_directory": 6,
         "parts": 6,
@@ -78,11 +82,19 @@ NO_IMPLEMENTATIONS: Final = (
     "database",
     "migrations",
 )
-COMPOSITION_ROOT: Final = ("app", "endpoints", "parts", "disconnect_parts", "data_directory")
+COMPOSITION_ROOT: Final = (
+    "app",
+    "endpoints",
+    "parts",
+    "disconnect_parts",
+    "headend_parts",
+    "radius_parts",
+    "data_directory",
+)
 # Libraries that have one home.
 HOMES: Final = MappingProxyType(
     {
-        "aiohttp": ("web", "app", "cli", "headend"),
+        "aiohttp": ("web", "app", "cli", "headend", "aaa.http"),
         "aiohttp.web": ("web", "app"),
         "aiosqlite": ("storage", "aaa.sql_sqlite"),
         "asyncpg": ("storage", "aaa.sql_postgresql"),
@@ -92,6 +104,7 @@ HOMES: Final = MappingProxyType(
             "config",
             "config_aaa",
             "config_base",
+            "config_api",
             "config_disconnect",
             "config_headend",
             "config_file",

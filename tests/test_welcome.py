@@ -19,6 +19,7 @@ def welcome(
     chain: Sequence[Certificate] = (),
     one_time: bool = True,
     registry: bool = True,
+    radius: str = "",
 ) -> str:
     return Welcome(
         base_url="http://scep.example.net:8000",
@@ -31,6 +32,7 @@ def welcome(
         legacy=legacy,
         one_time=one_time,
         registry=registry,
+        radius=radius,
     ).text()
 
 
@@ -38,6 +40,13 @@ def test_every_profile_has_its_url() -> None:
     """An operator copies it into the devices."""
     text = welcome(profiles=("default", "legacy"))
     assert "\n  http://scep.example.net:8000/scep/default\n  http://scep.example.net:8000/scep/legacy\n" in text
+
+
+def test_headends_have_their_address() -> None:
+    """Where RADIUS is served; otherwise nothing is said of it."""
+    text = welcome(radius="192.0.2.1 ports 1812/udp and 1813/udp")
+    assert "Headends are answered by RADIUS (PKI-AAA) at\n  192.0.2.1 ports 1812/udp and 1813/udp\n" in text
+    assert "RADIUS" not in welcome()
 
 
 def test_fingerprints_are_grouped_as_people_compare_them() -> None:

@@ -16,6 +16,7 @@ from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
 from scep_ra.config import MAX_WORKERS, Settings
 from scep_ra.config_file import warnings_about
+from scep_ra.config_headend import RadiusServerConfig
 from scep_ra.data_directory import prepare
 from scep_ra.endpoints import Parts
 from scep_ra.supervisor import Job, supervise, work
@@ -103,7 +104,13 @@ def _welcome(parts: Parts, invocation: Invocation) -> Welcome:
         legacy=example.algorithms.allow_sha1 and example.algorithms.insecure_des_and_md5,
         one_time=example.challenge == "one-time",
         registry=parts.settings.config.aaa[example.authorizer].type == "registry",
+        radius=_radius(parts.settings.config.radius),
     )
+
+
+def _radius(config: RadiusServerConfig) -> str:
+    ports = f"ports {config.auth_port}/udp and {config.accounting_port}/udp"
+    return f"{config.bind} {ports}" if config.bind else ""
 
 
 def _command(invocation: Invocation, data: Path) -> str:
