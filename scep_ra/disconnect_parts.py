@@ -88,10 +88,11 @@ class LateCRLs:
     async def current_crl(self, ca: str) -> StoredCRL:
         """Return a CRL that knows all revocations; raise NoCRL, a BackendError or ConfigurationError."""
         async with self._loading:
-            if self._service is None:
-                authorities = await asyncio.to_thread(load_cas, self._settings)
-                self._service = revocation_service(self._store, authorities)
-        return await self._service.current_crl(ca)
+            service = self._service = self._service or await self._load()
+        return await service.current_crl(ca)
+
+    async def _load(self) -> RevocationService:
+        return revocation_service(self._store, await asyncio.to_thread(load_cas, self._settings))
 
 
 def _disconnect_sender(settings: Settings, store: Store) -> Sender:

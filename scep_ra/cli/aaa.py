@@ -15,6 +15,7 @@ import click
 from scep_ra.aaa.base import Accept, AccessRequest, Decision, Defer, Reject
 from scep_ra.aaa.guard import outspoken
 from scep_ra.aaa.trace import Verdict, tracing
+from scep_ra.cli.aaa_sync import sync
 from scep_ra.cli.main import REFUSED
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import Record, echo_record, echo_table, timestamp
@@ -31,6 +32,9 @@ _NOT_YET: Final = 4
 @click.group(cls=Group)
 def aaa() -> None:
     """Ask AAA about devices."""
+
+
+aaa.add_command(sync)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import click
 
 from scep_ra.aaa.base import CERTIFICATE_PROFILE
 from scep_ra.cli.device_csv import BadLine, read_devices
+from scep_ra.cli.device_disconnect import disconnect, echo_report, keep_certificates_option, reason_option
 from scep_ra.cli.device_fields import join_values
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import Record, echo_record, echo_table, timestamp
@@ -26,7 +27,9 @@ from scep_ra.cli.session import NotFound, Session, check_profile, device_id, fin
 from scep_ra.errors import ScepRaError
 from scep_ra.identity.types import DeviceIDKind
 from scep_ra.parts import utc_now
+from scep_ra.revocation.crl import RevocationReason
 from scep_ra.storage.base import Device
+from scep_ra.storage.sessions import EntryChange
 
 
 class ImportRefused(ScepRaError):
@@ -167,14 +170,37 @@ def show(invocation: Invocation, value: str, kind: DeviceIDKind | None, *, as_js
     echo_record(_record(found), as_json=as_json)
 
 
-@device.command(epilog="Example:  scep-ra device disable FOC1234X0AB")
+@device.command(epilog="Example:  scep-ra device disable FOC1234X0AB --reason key_compromise")
 @click.argument("value")
 @kind_option
+@reason_option
+@keep_certificates_option
 @click.pass_obj
-def disable(invocation: Invocation, value: str, kind: DeviceIDKind | None) -> None:
-    """Refuse new and renewed certificates to a device, and keep its entry; certificates it has stay valid."""
-    found = with_store(invocation, lambda session: _set_enabled(session, value, kind, enabled=False))
-    click.echo(f"disabled {found.device_id}")
+def disable(
+    invocation: Invocation,
+    value: str,
+    kind: DeviceIDKind | None,
+    *,
+    reason: RevocationReason,
+    keep_certificates: bool,
+) -> None:
+    """Cut a device off at once, and keep its entry.
+
+    Its open challenges are void, requests that wait are rejected, certificates revoked, and the headends told to end
+    its sessions (RFC 5176). A headend that does not answer is told again by the server; the exit status is 0 then, too.
+    """
+    if keep_certificates:
+        found = with_store(invocation, lambda session: _set_enabled(session, value, kind, enabled=False))
+        click.echo(f"disabled {found.device_id}; its certificates stay valid")
+    else:
+        _cut_off(invocation, value, kind, EntryChange.DISABLE, reason)
+
+
+def _cut_off(
+    invocation: Invocation, value: str, kind: DeviceIDKind | None, entry: EntryChange, reason: RevocationReason
+) -> None:
+    report = with_store(invocation, lambda session: disconnect(session, value, kind, entry, reason))
+    echo_report(report, entry)
 
 
 @device.command(epilog="Example:  scep-ra device enable FOC1234X0AB")
@@ -196,16 +222,29 @@ async def _set_enabled(session: Session, value: str, kind: DeviceIDKind | None, 
 @device.command(epilog="Example:  scep-ra device remove FOC1234X0AB")
 @click.argument("value")
 @kind_option
+@reason_option
+@keep_certificates_option
 @click.pass_obj
-def remove(invocation: Invocation, value: str, kind: DeviceIDKind | None) -> None:
-    """Remove a device and void its unused challenges; certificates it has stay valid until they are revoked."""
+def remove(
+    invocation: Invocation,
+    value: str,
+    kind: DeviceIDKind | None,
+    *,
+    reason: RevocationReason,
+    keep_certificates: bool,
+) -> None:
+    """Cut a device off at once, as `disable` does, and remove its entry."""
+    if keep_certificates:
+        found = with_store(invocation, lambda session: _remove(session, value, kind))
+        click.echo(f"removed {found.device_id}; its certificates stay valid")
+    else:
+        _cut_off(invocation, value, kind, EntryChange.REMOVE, reason)
 
-    async def work(session: Session) -> Device:
-        found = await find_device(session, value, kind)
-        await session.store.remove_device(found.device_id, utc_now())
-        return found
 
-    click.echo(f"removed {with_store(invocation, work).device_id}")
+async def _remove(session: Session, value: str, kind: DeviceIDKind | None) -> Device:
+    found = await find_device(session, value, kind)
+    await session.store.remove_device(found.device_id, utc_now())
+    return found
 
 
 @device.command("import", epilog="Example:  scep-ra device import inventory.csv --skip-bad")

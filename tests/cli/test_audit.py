@@ -251,7 +251,11 @@ class TestList:
         log.ok("device", "disable", "X1")
         for value in ("X1", "serial:X1"):
             out = log.ok("audit", "list", "--device", value).out
-            assert [line.split()[3] for line in out.splitlines()] == ["device_added", "device_disabled"]
+            assert [line.split()[3] for line in out.splitlines()] == [
+                "device_added",
+                "device_disabled",
+                "device_disconnected",
+            ]
         assert log.ok("audit", "list", "--device", "X9").out == ""
 
     def test_programs_get_json(self, log: CommandLine) -> None:

@@ -94,7 +94,7 @@ def test_a_device_is_recertified_by_its_idevid_and_renews_until_aaa_says_no(
     # AAA has the last word over both kinds of certificates.
     renewed = read_certificate(tmp_path / "second" / "device.pem")
     signers = ((renewed, rsa_key("next LDevID")), (make_idevid(), DEVICE_KEY))
-    zero_touch.run("device", "disable", DEVICE_SERIAL)
+    zero_touch.run("device", "disable", DEVICE_SERIAL, "--keep-certificates")
     for signer, key in signers:
         assert answer(zero_touch, signer, key, certified=rsa_key("last LDevID")) == ("2", "2")
     zero_touch.run("device", "enable", DEVICE_SERIAL)

@@ -134,7 +134,7 @@ def test_commands_work_beside_the_server(data: DataDirectory) -> None:
     """A device that is added, disabled or removed meanwhile is so for the next request."""
     with running_server(data) as server:
         device = server.register()
-        server.run("device", "disable", device.device_serial)
+        server.run("device", "disable", device.device_serial, "--keep-certificates")
         message = pkcs_req(server, device)
         server.post(message)
         server.log.wait_for("request_refused", transaction_id=device.device_serial)

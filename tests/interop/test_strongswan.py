@@ -241,7 +241,7 @@ def test_a_disabled_device_cannot_renew_until_it_is_enabled(client: Client) -> N
     """The certificate proves who asks; the registry still decides."""
     device = client.server.register()
     client.enroll(device)
-    client.server.run("device", "disable", device.device_serial)
+    client.server.run("device", "disable", device.device_serial, "--keep-certificates")
     _check_refused(client.request(device, *_OLD, key=device.next_key, output="new.der"))
     client.server.run("device", "enable", device.device_serial)
     assert client.request(device, *_OLD, key=device.next_key, output="new.der").returncode == 0
