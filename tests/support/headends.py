@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -127,3 +128,20 @@ def accounting_request(status: int, *attributes: tuple[str, Value], identifier: 
     return Packet(
         code=Code.ACCOUNTING_REQUEST, identifier=identifier, attributes=(("Acct-Status-Type", status), *attributes)
     )
+
+
+def free_udp_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody uses at the moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def write_secret(directory: Path, name: str = "headend.secret") -> None:
+    """Put the secret where a configuration looks for it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    file = directory / name
+    file.touch(0o600)
+    file.write_bytes(SECRET)
