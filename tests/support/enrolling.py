@@ -26,10 +26,12 @@ def status_of(server: RunningServer, reply: bytes) -> str:
     return read_reply(reply, server.ra_certificate).text(oids.PKI_STATUS)
 
 
-def certificate_in(server: RunningServer, reply: bytes, device: Registered) -> Certificate:
-    """Return the one certificate of a CertRep that says SUCCESS to the key of this device."""
+def certificate_in(
+    server: RunningServer, reply: bytes, device: Registered, *, key: rsa.RSAPrivateKey | None = None
+) -> Certificate:
+    """Return the one certificate of a CertRep that says SUCCESS to the key of this device, or to another."""
     assert status_of(server, reply) == "0"
-    _, certs_only = read_reply(reply, server.ra_certificate).open(device.key)
+    _, certs_only = read_reply(reply, server.ra_certificate).open(key or device.key)
     (certificate,) = certificates_of(certs_only)
     return parse_certificate(certificate)
 

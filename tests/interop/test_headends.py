@@ -1,0 +1,199 @@
+"""FreeRADIUS's radclient as a headend: what a device may do follows from its certificate and its entry, at once.
+
+The server has two workers, of which one answers by RADIUS.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from scep_ra.pki.certificates import Certificate
+from tests.support.enrolling import certificate_in, enroll, pkcs_req
+from tests.support.headends import SECRET, free_udp_ports, write_secret
+from tests.support.programs import Program, require_program
+from tests.support.server import Registered, RunningServer, make_data_directory, running_server
+
+_TOML = """
+[radius]
+bind = "127.0.0.1"
+auth_port = {0}
+accounting_port = {1}
+
+[headend.vpn]
+address = "127.0.0.1"
+secret_file = "headend.secret"
+trustpoint = "RA-TP"
+
+[profile.default]
+second_key = "replace"
+"""
+_SIGNED = "Message-Authenticator = 0x00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headend:
+    """radclient, and the ports that it sends to."""
+
+    program: Program
+    directory: Path
+    auth_port: int
+    accounting_port: int
+    secret: str = SECRET.decode()
+    patience_s: float = 10.0
+
+    def __call__(self, command: str, *attributes: str) -> str:
+        """Send a request and return what is printed of the answer, or for want of one."""
+        port = self.accounting_port if command == "acct" else self.auth_port
+        (self.directory / "request").write_text("\n".join(attributes) + "\n")
+        once = ("-x", "-r", "1", "-t", str(self.patience_s), "-f", self.directory / "request")
+        done: subprocess.CompletedProcess[str] = self.program(
+            *once, f"127.0.0.1:{port}", command, self.secret, cwd=self.directory
+        )
+        return done.stdout.partition("Received")[2] or done.stdout + done.stderr
+
+    def ask(self, user_name: str, *attributes: str) -> str:
+        return self("auth", f'User-Name = "{user_name}"', 'User-Password = "cisco"', _SIGNED, *attributes)
+
+
+@pytest.fixture(scope="module")
+def ports() -> list[int]:
+    return free_udp_ports(2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, ports: list[int]) -> Iterator[RunningServer]:
+    data = make_data_directory(tmp_path_factory.mktemp("server"), _TOML.format(*ports))
+    write_secret(data.path)
+    with running_server(data, "--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture
+def headend(server: RunningServer, ports: list[int], tmp_path: Path) -> Headend:
+    program = require_program("radclient", package="freeradius-utils")
+    return Headend(program=program, directory=tmp_path, auth_port=ports[0], accounting_port=ports[1])
+
+
+@pytest.fixture
+def device(server: RunningServer) -> Registered:
+    return server.register()
+
+
+@pytest.fixture
+def certificate(server: RunningServer, device: Registered) -> Certificate:
+    return enroll(server, device)
+
+
+def hexadecimal(certificate: Certificate) -> str:
+    number = certificate.certificate_serial
+    return number.to_bytes((number.bit_length() + 7) // 8).hex().upper()
+
+
+def test_the_banner_says_where(server: RunningServer, ports: list[int]) -> None:
+    """An operator copies it into the headend."""
+    assert f"RADIUS (PKI-AAA) at\n  127.0.0.1 ports {ports[0]}/udp and {ports[1]}/udp\n" in server.banner
+
+
+def test_a_device_with_a_certificate_is_accepted(
+    headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """For this trustpoint and with this certificate."""
+    printed = headend.ask(device.device_serial)
+    for line in (
+        "Access-Accept",
+        "Message-Authenticator = 0x",
+        'Cisco-AVPair = "pki:cert-application=all"',
+        'Cisco-AVPair = "pki:cert-trustpoint=RA-TP"',
+        f'Cisco-AVPair = "pki:cert-serial={hexadecimal(certificate)}"',
+        f"Class = 0x{f'serial:{device.device_serial}'.encode().hex()}",
+    ):
+        assert line in printed
+
+
+@pytest.mark.parametrize(
+    "spell", ["serialNumber={0},CN={0}", "CN={0}, serialNumber={0}", "/serialNumber={0}/CN={0}", "PID:X1 SN:{0}"]
+)
+def test_the_whole_subject_is_understood(
+    headend: Headend, device: Registered, certificate: Certificate, spell: str
+) -> None:
+    """In both orders, as IOS and OpenSSL write it."""
+    assert "Access-Accept" in headend.ask(spell.format(device.device_serial))
+
+
+def test_an_unknown_device_is_rejected(headend: Headend, device: Registered) -> None:
+    """Also one that is registered and has no certificate."""
+    for name in (device.device_serial, "SN-NOBODY", "CN=nobody", "*"):
+        assert "Access-Reject" in headend.ask(name)
+
+
+def test_a_disabled_device_is_rejected(
+    server: RunningServer, headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """By the next question on."""
+    assert "Access-Accept" in headend.ask(device.device_serial)
+    server.run("device", "disable", device.device_serial)
+    assert "Access-Reject" in headend.ask(device.device_serial)
+
+
+def test_a_revoked_certificate_is_rejected(
+    server: RunningServer, headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """Though the device stays registered."""
+    server.run("certificate", "revoke", f"{certificate.certificate_serial:x}")
+    assert "Access-Reject" in headend.ask(device.device_serial)
+
+
+def test_a_superseded_certificate_is_rejected(
+    server: RunningServer, headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """A headend that says what it was shown hears it at once; another gets the serial to compare."""
+    again = replace(device, challenge=server.new_challenge(device.device_serial))
+    message = pkcs_req(server, again, key=device.next_key)
+    renewed = certificate_in(server, server.post(message), again, key=device.next_key)
+    pairs = {each: f'Cisco-AVPair = "pki:cert-serial={hexadecimal(each)}"' for each in (certificate, renewed)}
+    assert "Access-Reject" in headend.ask(device.device_serial, pairs[certificate])
+    assert "Access-Accept" in headend.ask(device.device_serial, pairs[renewed])
+    assert pairs[renewed] in headend.ask(device.device_serial)
+
+
+def test_a_wrong_secret_and_a_missing_signature_are_not_answered(
+    server: RunningServer, headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """And told in the log, without the secret."""
+    impatient = replace(headend, patience_s=0.5)
+    assert "No reply" in replace(impatient, secret="another").ask(device.device_serial)
+    unsigned = impatient("auth", f'User-Name = "{device.device_serial}"', 'User-Password = "cisco"')
+    assert "No reply" in unsigned
+    reasons = {event["reason"] for event in server.log.events("radius_dropped")}
+    assert {"there is no Message-Authenticator"} < reasons
+    assert SECRET.decode() not in server.log.text()
+
+
+def test_a_headend_learns_that_we_are_alive(headend: Headend) -> None:
+    """By Status-Server."""
+    assert "Access-Accept" in headend("status", _SIGNED)
+
+
+def test_a_session_is_known_from_its_start_to_its_stop(
+    server: RunningServer, headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """With the device that its name means."""
+    session = (f'User-Name = "CN={device.device_serial}"', 'Acct-Session-Id = "0A1B"', "Framed-IP-Address = 192.0.2.9")
+    for status, expected in (("Start", 1), ("Interim-Update", 1), ("Stop", 0)):
+        assert "Accounting-Response" in headend("acct", f"Acct-Status-Type = {status}", *session)
+        listed = json.loads(server.run("session", "list", "--device", device.device_serial, "--json"))
+        assert [each["session_id"] for each in listed] == ["0A1B"] * expected
+
+
+def test_a_restart_of_the_headend_ends_its_sessions(server: RunningServer, headend: Headend) -> None:
+    """Of devices of ours and of others."""
+    headend("acct", "Acct-Status-Type = Start", 'User-Name = "alice"', 'Acct-Session-Id = "0C"')
+    assert "0C" in server.run("session", "list")
+    assert "Accounting-Response" in headend("acct", "Acct-Status-Type = Accounting-On")
+    assert server.run("session", "list") == ""
