@@ -62,6 +62,14 @@ def _make_radius(parts: Parts, options: Options) -> Authorizer:
     return RadiusAuthorizer(settings, parts.now)
 
 
+def _make_http(parts: Parts, options: Options) -> Authorizer:
+    # The client takes longer to import than a command may take to start.
+    from scep_ra.aaa.http import HttpAuthorizer, http_settings  # noqa: PLC0415
+
+    settings = http_settings(options, data_directory=parts.data_directory, timeout_s=parts.timeout_s)
+    return HttpAuthorizer(settings, parts.now)
+
+
 def _make_ldap(parts: Parts, options: Options) -> Authorizer:
     return LdapAuthorizer(ldap_settings(options, data_directory=parts.data_directory, timeout_s=parts.timeout_s))
 
@@ -88,6 +96,7 @@ def _lacking(parts: Parts, error: ModuleNotFoundError, *, extra: str) -> Misconf
 _BUILT_IN: Final[Mapping[str, AuthorizerFactory]] = {
     "accept-all": _make_accept_all,
     "command": _make_command,
+    "http": _make_http,
     "ldap": _make_ldap,
     "radius": _make_radius,
     "registry": _make_registry,
@@ -100,6 +109,8 @@ def load_authorizer(type_name: str, parts: Parts, options: Options) -> Authorize
     factory = find_factory(type_name, built_in=_BUILT_IN, group=ENTRY_POINT_GROUP, noun="authorizer")
     try:
         return factory(parts, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"[aaa.{parts.name}]: {error}") from error
     except ScepRaError:
         raise
     except Exception as error:

@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,6 +19,8 @@ from scep_ra.config_aaa import GUARD_KEYS, CommandConfig
 from scep_ra.errors import ConfigurationError, Misconfigured, Unavailable
 from scep_ra.identity.types import DeviceID, DeviceIDKind
 from tests.support.authorizers import question
+
+DOCUMENTATION: Final = Path(__file__).parents[2] / "docs" / "aaa.md"
 
 
 def make(directory: Path, *argv: str, **options: Any) -> CommandAuthorizer:
@@ -261,3 +263,20 @@ def test_a_program_is_named_by_its_full_path(tmp_path: Path) -> None:
     """What PATH finds may be somebody else's."""
     with pytest.raises(ConfigurationError, match="argv begins with 'authorize': write the full path"):
         make(tmp_path, "authorize")
+
+
+async def test_the_program_of_the_documentation_works(tmp_path: Path) -> None:
+    """As it stands there, but for the paths."""
+    section = DOCUMENTATION.read_text("utf-8").partition("\n## Command\n")[2]
+    source = section.partition("```python\n")[2].partition("```")[0]
+    devices, program = tmp_path / "devices", tmp_path / "authorize-device"
+    program.write_text(
+        source.replace("/usr/bin/python3", sys.executable).replace("/etc/scep-ra/devices", str(devices)), "utf-8"
+    )
+    program.chmod(0o700)
+    authorizer = make(tmp_path, str(program))
+    with pytest.raises(Unavailable, match="exit status 3"):
+        await decide(authorizer)
+    devices.write_text("SN1\nSN2\n")
+    assert await decide(authorizer) == Accept()
+    assert await decide(authorizer, question("SN3")) == Reject(reason="not in the file")

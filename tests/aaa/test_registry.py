@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 from scep_ra.aaa.base import Accept, AccessRequest, Decision
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.aaa.registry import ENTRY_POINT_GROUP, Parts, check_type, load_authorizer
-from scep_ra.errors import ConfigurationError
+from scep_ra.config_aaa import GUARD_KEYS
+from scep_ra.config_file import load_settings
+from scep_ra.errors import ConfigurationError, Misconfigured
 from scep_ra.storage.base import DeviceStore
 from scep_ra.storage.sql import SqlStore
 from tests.support.records import NOW
 
 NOT_CALLABLE = "a value"
+CONFIG_DIR = Path(__file__).parents[2] / "config"
 
 
 class Lenient:
@@ -135,3 +139,30 @@ def test_a_path_that_leads_nowhere_is_refused_with_the_reason(parts: Parts, path
     """Before anything is served."""
     with pytest.raises(ConfigurationError, match=reason):
         load_authorizer(path, parts, {})
+
+
+@pytest.mark.parametrize("file", ["ldap.toml", "sql.toml", "command.toml"])
+def test_the_examples_of_backends_make_authorizers(parts: Parts, file: str) -> None:
+    """Their tables are complete."""
+    settings = load_settings(config=CONFIG_DIR / file, environ={})
+    (table,) = settings.config.aaa.values()
+    assert load_authorizer(table.type, parts, table.model_dump(exclude=set(GUARD_KEYS)))
+
+
+def test_an_sqlite_file_needs_no_driver_and_postgresql_says_how_to_get_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the command."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    monkeypatch.delitem(sys.modules, "scep_ra.aaa.sql_postgresql", raising=False)
+    table = {"dsn": "", "password_file": "", "path": "x", "authorize": "SELECT 1", "pool_size": 1}
+    assert load_authorizer("sql", parts, table)
+    with pytest.raises(Misconfigured, match=r'needs asyncpg: run pip install "scep-ra\[postgresql\]"'):
+        load_authorizer("sql", parts, {**table, "dsn": "postgresql://h/d"})
+
+
+def test_a_mistake_in_a_table_is_told_with_its_name(parts: Parts) -> None:
+    """There may be several of a type."""
+    table = {"argv": ("authorize",), "max_output_bytes": 1, "max_running": 1}
+    with pytest.raises(ConfigurationError, match=r"^\[aaa.corp\]: argv begins with"):
+        load_authorizer("command", replace(parts, name="corp"), table)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -33,6 +33,8 @@ LOOKUP = 'SELECT owner AS "user", imei, until AS valid_until FROM devices WHERE 
 VERDICT = """
 SELECT state > 0 AS allow, state = 2 AS defer, 'state ' || state AS reason, owner AS "user"
 FROM devices WHERE serial = :device_value"""
+
+DOCUMENTATION: Final = Path(__file__).parents[2] / "docs" / "aaa.md"
 
 Make = Callable[..., SqlAuthorizer]
 
@@ -242,6 +244,22 @@ async def test_a_stored_procedure_decides_and_keeps_record(
     called = make_postgresql("CALL answer(:device, NULL)")
     assert await decide(called) == Accept()
     assert isinstance(await decide(called, "SN2"), Reject)
+
+
+async def test_the_function_of_the_documentation_works(
+    make_postgresql: Make, postgresql_server: PostgresqlServer, postgresql_dsn: str
+) -> None:
+    """As it stands there."""
+    section = DOCUMENTATION.read_text("utf-8").partition("\n## SQL\n")[2]
+    function = section.partition("```sql\n")[2].partition("```")[0]
+    tables = """CREATE TABLE asked (device text); CREATE TABLE assets (serial text, owner text, status text);
+    INSERT INTO assets VALUES ('SN1', 'alice', 'active'), ('SN2', 'bob', 'lost');"""
+    postgresql_server.sql(tables + function, dsn=postgresql_dsn)
+    authorizer = make_postgresql("SELECT * FROM authorize_device(:device_value)")
+    assert await decide(authorizer) == Accept(attributes={"user": "alice"})
+    assert await decide(authorizer, "SN2") == Reject(reason="status is lost")
+    assert await decide(authorizer, "SN3") == Reject(reason="the row of the device does not allow it")
+    assert postgresql_server.sql("SELECT count(*) FROM asked", dsn=postgresql_dsn) == "3"
 
 
 async def test_a_value_that_the_statement_cannot_take_is_no_answer(make_postgresql: Make) -> None:
