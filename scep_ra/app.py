@@ -25,6 +25,7 @@ from scep_ra.disconnect_parts import deletion_cap, make_disconnects, make_outbox
 from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
+from scep_ra.headend.forgetting import Forgetting
 from scep_ra.headend_parts import make_access_engine, radius_served
 from scep_ra.parts import load_authorizers, load_cas, load_ras, open_store, revocation_service, utc_now
 from scep_ra.storage.base import Store
@@ -202,6 +203,11 @@ async def _running(
             await stack.enter_async_context(radius_served(settings, server.parts.store, server.access))
         stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
         stack.push_async_callback(_end, asyncio.create_task(server.parts.outbox.run()))
+        if any(table.cache_s for table in settings.config.aaa.values()):
+            forgetting = Forgetting(
+                store=server.parts.store, authorizers=server.parts.authorizers.values(), now=utc_now
+            )
+            stack.push_async_callback(_end, asyncio.create_task(forgetting.run()))
         if is_first and settings.config.aaa_sync.interval_min:
             stack.push_async_callback(_end, asyncio.create_task(_keep_in_sync(server.parts)))
         server.health.note("start", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -78,7 +79,7 @@ class Outbox:
         self._store = store
         self._senders = senders
         self._now = now
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], OutboxMessage] = {}
 
     async def start_sending(self, device_id: DeviceID) -> Sequence[asyncio.Task[None]]:
         """Claim what is due because of a device and return the tasks that send it; raise a BackendError."""
@@ -87,11 +88,11 @@ class Outbox:
     async def _start(self, limit: int, device_id: DeviceID | None = None) -> Sequence[asyncio.Task[None]]:
         now = self._now()
         claimed = await self._store.claim_messages(now, now + timedelta(seconds=LEASE_S), limit, device_id)
-        tasks = [asyncio.create_task(self._deliver(message)) for message in claimed]
+        tasks = {asyncio.create_task(self._deliver(message)): message for message in claimed}
+        self._under_way |= tasks
         for task in tasks:
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        return tasks
+            task.add_done_callback(self._under_way.pop)
+        return list(tasks)
 
     async def run(self) -> None:
         """Send what is due until cancelled; what fails is logged."""
@@ -109,11 +110,15 @@ class Outbox:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
-        """End what is under way, which another start takes up when its lease ends, and let go of the senders."""
-        tasks = list(self._under_way)
-        for task in tasks:
+        """End what is under way, for the next process to take up at once, and let go of the senders."""
+        unfinished = dict(self._under_way)
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        for task, message in unfinished.items():
+            if task.cancelled():
+                with suppress(ScepRaError):  # its lease ends by itself
+                    await self._store.put_off_message(message.message_id, self._now(), "interrupted")
         for sender in self._senders.values():
             await sender.close()
 

@@ -158,6 +158,10 @@ class DisconnectStore(Protocol):
         """
         ...
 
+    async def disconnected_since(self, moment: datetime) -> Sequence[DeviceID]:
+        """Return the devices that were cut off at or after a moment, and not let in again."""
+        ...
+
     async def certificate_holders(self, now: datetime, after: Holder | None, limit: int) -> Sequence[Holder]:
         """Return those who hold a live certificate, by device and profile, from behind `after`."""
         ...

@@ -122,6 +122,12 @@ class SqlDisconnect(SqlAudit):
 
         return await self._database.write(work)
 
+    async def disconnected_since(self, moment: datetime) -> Sequence[DeviceID]:
+        """Return the devices that were cut off at or after a moment, and not let in again."""
+        sql = "SELECT device_kind, device_value FROM disconnection WHERE disconnected_at >= $1 ORDER BY disconnected_at"
+        rows = await self._database.read(lambda session: session.fetch(sql, encode_time(moment)))
+        return [DeviceID(kind=DeviceIDKind(row["device_kind"]), value=row["device_value"]) for row in rows]
+
     async def certificate_holders(self, now: datetime, after: Holder | None, limit: int) -> Sequence[Holder]:
         """Return those who hold a live certificate, by device and profile, from behind `after`."""
         sql = (

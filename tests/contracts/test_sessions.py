@@ -472,6 +472,16 @@ class TestIntents:
         assert len({message.message_id for each in done for message in each.messages}) == 1
 
 
+async def test_other_nodes_learn_who_was_cut_off(stores: tuple[Store, Store]) -> None:
+    """Until the device is let in again."""
+    for number in range(3):
+        await stores[0].add_device(make_device(f"SN{number}"))
+        await disconnect_device(stores[0], f"SN{number}", now=NOW + number * SECOND)
+    assert await stores[1].disconnected_since(NOW + SECOND) == [device_id("SN1"), device_id("SN2")]
+    await stores[0].set_device_enabled(device_id("SN1"), True, NOW)
+    assert await stores[1].disconnected_since(NOW + SECOND) == [device_id("SN2")]
+
+
 class TestHolders:
     async def test_those_who_hold_a_live_certificate_are_listed_once_for_each_profile(self, store: Store) -> None:
         """Neither who lost it, nor whose has expired."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +187,54 @@ class TestSharing:
     async def test_a_node_that_died_leaves_its_messages_to_the_next(self, store: SqlStore, clock: Clock) -> None:
         """When the lease has ended."""
         await enqueue(store)
-        dead, sender = make_outbox(store, clock, FakeSender(script=[asyncio.Event().wait])), FakeSender()
-        await dead.start_sending(device_id())
-        await dead.close()
-        alive = make_outbox(store, clock, sender)
+        await store.claim_messages(clock(), clock() + timedelta(seconds=LEASE_S), 9)
+        alive = make_outbox(store, clock, FakeSender())
         assert await send(alive) == 0
         clock.pass_(seconds=LEASE_S)
         assert await send(alive) == 1
+
+    async def test_a_node_that_stops_leaves_its_messages_to_the_next_at_once(
+        self, store: SqlStore, clock: Clock
+    ) -> None:
+        """So does a command that ends before a headend has answered; what has ended is not begun again."""
+        message_id = await enqueue(store)
+        stopping = make_outbox(store, clock, FakeSender(script=[asyncio.Event().wait]))
+        await stopping.start_sending(device_id())
+        await stopping.close()
+        assert (await read(store, message_id)).result == "interrupted"
+        assert await send(make_outbox(store, clock, FakeSender())) == 1
+
+    async def test_a_store_that_is_away_at_the_end_holds_nobody_up(
+        self, store: SqlStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lease ends by itself."""
+
+        async def fail(*_: object) -> None:
+            raise Unavailable("away")
+
+        await enqueue(store)
+        stopping = make_outbox(store, clock, FakeSender(script=[asyncio.Event().wait]))
+        await stopping.start_sending(device_id())
+        monkeypatch.setattr(store, "put_off_message", fail)
+        await stopping.close()
+
+    async def test_an_outcome_on_its_way_to_the_store_is_not_lost(self, store: SqlStore, clock: Clock) -> None:
+        """A cancelled task that ends all the same has ended."""
+        message_id = await enqueue(store)
+        sent, put = asyncio.Event(), store.settle_message
+
+        async def settle(*arguments: Any) -> None:
+            sent.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await put(*arguments)
+
+        store.settle_message = settle  # type: ignore[method-assign, assignment]  # of this test's store
+        outbox = make_outbox(store, clock, FakeSender())
+        await outbox.start_sending(device_id())
+        await sent.wait()
+        await outbox.close()
+        assert (await read(store, message_id)).result == "ack"
 
     async def test_closing_closes_the_senders(self, store: SqlStore, clock: Clock) -> None:
         """Their sockets must not outlive the server."""

@@ -49,6 +49,7 @@ INDEXES = {
     "challenge_unused",
     "decision_by_time",
     "device_by_value",
+    "disconnection_by_time",
     "enrollment_by_device",
     "enrollment_by_key",
     "enrollment_by_key_and_csr",
@@ -517,6 +518,7 @@ async def test_no_statement_of_the_enrollment_path_walks_through_a_table(databas
     await store.prune_messages(NOW)
     await store.expire_sessions(NOW)
     await store.certificate_holders(NOW, None, 10)
+    await store.disconnected_since(NOW)
     assert len(recorder.statements) >= 20
     steps = [step for item in recorder.statements.items() for step in await plan(database, *item)]
     assert [step for step in steps if step.startswith("SCAN")] == []

@@ -49,5 +49,7 @@ CREATE TABLE disconnection (
     PRIMARY KEY (device_kind, device_value)
 );
 
+CREATE INDEX disconnection_by_time ON disconnection (disconnected_at);
+
 -- Why the certificate of an open intent is to be revoked in the moment when it is stored; NULL = it is not.
 ALTER TABLE enrollment ADD COLUMN revocation_reason BIGINT;
