@@ -27,13 +27,22 @@ from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
 from scep_ra.headend.forgetting import Forgetting
 from scep_ra.headend_parts import make_access_engine, radius_served
-from scep_ra.parts import load_authorizers, load_cas, load_ras, open_store, revocation_service, utc_now
+from scep_ra.parts import (
+    load_authorizers,
+    load_cas,
+    load_ras,
+    ocsp_responders,
+    open_store,
+    revocation_service,
+    utc_now,
+)
 from scep_ra.storage.base import Store
 from scep_ra.trust_files import load_trust
 from scep_ra.web.connections import GuardLimits
 from scep_ra.web.crypto_pool import CryptoPool
 from scep_ra.web.health import Check, health_routes
 from scep_ra.web.listener import Listener
+from scep_ra.web.ocsp import ocsp_routes
 from scep_ra.web.repository import repository_routes
 from scep_ra.web.scep import ScepFront
 
@@ -108,6 +117,7 @@ class Server:
         authorities = self.parts.authorities
         issuers = {n: c[0] for n, c in self.parts.chains.items() if isinstance(authorities[n], SupportsCRL)}
         application.add_routes(repository_routes(self.parts.revocations, issuers))
+        application.add_routes(ocsp_routes(self.parts.responders))
         application.router.add_route("*", "/{path:.*}", front.handle)
         return application
 
@@ -116,6 +126,7 @@ class Server:
             "store": self._store.check,
             **{f"aaa.{name}": authorizer.check for name, authorizer in self.parts.authorizers.items()},
             **{f"ca.{name}": authority.check for name, authority in self.parts.authorities.items()},
+            **{f"ocsp.{name}": responder.check for name, responder in self.parts.responders.items()},
         }
 
     async def resolve_intents(self, min_age: timedelta) -> None:
@@ -255,6 +266,7 @@ async def _assemble(
         ras=await asyncio.to_thread(load_ras, settings),
         authorizers=authorizers,
         revocations=revocations,
+        responders=await ocsp_responders(settings, store, authorities, pool.run),
         trust=await asyncio.to_thread(load_trust, settings),
         refusals=RefusalLog(store=store),
         outbox=outbox,

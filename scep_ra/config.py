@@ -149,6 +149,14 @@ class CAConfig(Table):
     crl_validity_h: int = Field(default=168, ge=1)
     """nextUpdate of a CRL after thisUpdate; a new one is made at each revocation and at half of this."""
 
+    ocsp: bool = True
+    """Answer OCSP for this CA at /ocsp/NAME, and say so in its certificates."""
+
+    # Half of the time for which the CA certifies the key that answers is 84 hours.
+    ocsp_validity_h: float = Field(default=1.0, ge=0.01, le=72)
+    """nextUpdate of an OCSP answer after thisUpdate: so long a client may believe the one it has and not ask again.
+    Who asks hears of a revocation at once."""
+
 
 class RAConfig(Table):
     """A registration authority certificate: signs CertReps and decrypts requests; never issues."""

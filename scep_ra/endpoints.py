@@ -32,6 +32,7 @@ from scep_ra.pki.ber import Limits
 from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.profiles import CertificateProfile, ExtendedKeyUsage, KeyUsage
 from scep_ra.pki.signed_data import MessageSigner
+from scep_ra.revocation.responder import OCSPResponder
 from scep_ra.revocation.service import RevocationService
 from scep_ra.scep.policy import AlgorithmPolicy
 from scep_ra.scep.server import RecipientKey, ScepServer, ServerRules
@@ -53,6 +54,7 @@ class Parts:
     ras: Mapping[str, RAMaterial]
     authorizers: Mapping[str, Authorizer]
     revocations: RevocationService
+    responders: Mapping[str, OCSPResponder]
     trust: Trust
     refusals: RefusalLog
     outbox: Outbox

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
 from scep_ra.aaa import registry as aaa_registry
@@ -20,14 +20,17 @@ from scep_ra.aaa.base import Authorizer, SupportsClose
 from scep_ra.aaa.chain import AllOf, AnyOf, FirstOf
 from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError
 from scep_ra.ca import registry as ca_registry
-from scep_ra.ca.base import CertificateAuthority, SupportsCRL
-from scep_ra.ca.directory import RAMaterial, ensure_ra, load_ca
+from scep_ra.ca.base import CertificateAuthority, SupportsCRL, SupportsOCSP
+from scep_ra.ca.directory import RAMaterial, ensure_ocsp_key, ensure_ra, load_ca
 from scep_ra.ca.hierarchy import RAParameters
 from scep_ra.ca.local import Runner
 from scep_ra.config import Settings
 from scep_ra.config_aaa import GUARD_KEYS, AuthorizerConfig, AuthorizerTable, ChainTable
 from scep_ra.data_directory import prepare
 from scep_ra.errors import Misconfigured
+from scep_ra.pki.algorithms import SignatureScheme
+from scep_ra.pki.issuance import signing_scheme
+from scep_ra.revocation.responder import OCSPResponder
 from scep_ra.revocation.service import RevocationService
 from scep_ra.storage.base import DeviceStore, Store
 from scep_ra.storage.database import Database
@@ -165,7 +168,8 @@ def load_cas(settings: Settings, run: Runner = asyncio.to_thread) -> Mapping[str
         parts = ca_registry.Parts(
             name=name, data_directory=settings.data_dir, now=utc_now, random=secrets.token_bytes, run=run
         )
-        authorities[name] = ca_registry.load_authority(config.type, parts, config.model_dump(exclude={"type"}))
+        options = config.model_dump(exclude={"type", "ocsp", "ocsp_validity_h"})
+        authorities[name] = ca_registry.load_authority(config.type, parts, options)
     return authorities
 
 
@@ -190,3 +194,32 @@ def revocation_service(
     """Return the service that revokes and makes CRLs for the CAs that sign their own."""
     signing = {name: authority for name, authority in authorities.items() if isinstance(authority, SupportsCRL)}
     return RevocationService(store=store, cas=signing, now=utc_now, run=run)
+
+
+async def ocsp_responders(
+    settings: Settings,
+    store: Store,
+    authorities: Mapping[str, CertificateAuthority],
+    run: Runner = asyncio.to_thread,
+) -> Mapping[str, OCSPResponder]:
+    """Return what answers OCSP, by CA, for those that let us and are not told otherwise; keys are made at first start.
+
+    Raise Misconfigured when a key cannot be used.
+    """
+    responders: dict[str, OCSPResponder] = {}
+    for name, authority in authorities.items():
+        config = settings.config.ca[name]
+        if config.ocsp and isinstance(authority, SupportsOCSP):
+            issuer = (await authority.chain())[0]
+            # A client that verifies the CA's signatures verifies these, and RSA keys need not be as long as the CA's.
+            key_type = "ec-p256" if signing_scheme(issuer.spki)[0] is SignatureScheme.ECDSA else "rsa-2048"
+            responders[name] = OCSPResponder(
+                authority=authority,
+                issuer=issuer,
+                key=await asyncio.to_thread(ensure_ocsp_key, settings.data_dir, name, key_type),
+                store=store,
+                validity=timedelta(hours=config.ocsp_validity_h),
+                now=utc_now,
+                run=run,
+            )
+    return responders

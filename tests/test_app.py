@@ -112,6 +112,7 @@ async def test_the_first_start_makes_everything(tmp_path: Path) -> None:
         "scep-ra.sqlite",
         "ca/default/issuing.key",
         "ca/default/issuing.pem",
+        "ca/default/ocsp.key",
         "ra/default/ra.key",
         "ra/default/ra.pem",
     }
