@@ -126,9 +126,9 @@ class LdapConfig(AuthorizerTable):
     scope: Literal["one", "sub"] = "sub"
     """Directly below the base, or at any depth."""
 
-    filter: str = "(&(objectClass=raDevice)(serialNumber={device.value}))"
+    filter: str = "(&(objectClass=device)(serialNumber={device.value}))"
     """Which entry is the device's: {device.value}, {device.kind}, {device} (KIND:VALUE) and {profile} are filled in,
-    escaped. One entry found is a yes, none or several are a no."""
+    escaped. One entry found is a yes, none or several are a no. Device IDs that are not ASCII are a no, unasked."""
 
     attributes: dict[str, str] = {"user": "owner"}
     """What to read, as {NAME = "ldapAttribute"}; docs/aaa.md says which names mean something."""
