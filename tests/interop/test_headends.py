@@ -6,6 +6,7 @@ The server has two workers, of which one answers by RADIUS.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ trustpoint = "RA-TP"
 [profile.default]
 second_key = "replace"
 """
+DOCUMENTATION = Path(__file__).parent.parent.parent / "docs/aaa.md"
 _SIGNED = "Message-Authenticator = 0x00"
 
 
@@ -197,3 +199,30 @@ def test_a_restart_of_the_headend_ends_its_sessions(server: RunningServer, heade
     assert "0C" in server.run("session", "list")
     assert "Accounting-Response" in headend("acct", "Acct-Status-Type = Accounting-On")
     assert server.run("session", "list") == ""
+
+
+def test_the_script_of_the_documentation_asks_for_openvpn_and_ocserv(
+    headend: Headend, device: Registered, certificate: Certificate
+) -> None:
+    """As it stands in docs/aaa.md: a yes for the device and its certificate, a no for all else."""
+    script = headend.directory / "ask-scep-ra"
+    (found,) = re.findall(r"```sh\n(#!/bin/sh\n# ask-scep-ra .*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    script.write_text(found)
+    script.chmod(0o700)
+    write_secret(headend.directory)
+    ask = Program(path=str(script))
+    environment = {
+        "SCEP_RA": f"127.0.0.1:{headend.auth_port}",
+        "SCEP_RA_SECRET": str(headend.directory / "headend.secret"),
+    }
+    colons = certificate.certificate_serial.to_bytes(20).lstrip(b"\0").hex(":")
+    injection = f'{device.device_serial}"\nReply-Message = "'
+    for arguments, status in (
+        ([device.device_serial], 0),
+        ([device.device_serial, colons], 0),
+        ([device.device_serial, "0a:0b"], 1),
+        (["SN-NOBODY"], 1),
+        ([injection], 1),
+        ([device.device_serial, "0a\n"], 1),
+    ):
+        assert ask(*arguments, cwd=headend.directory, env=environment).returncode == status, arguments
