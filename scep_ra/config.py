@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from scep_ra.config_aaa import AuthorizerConfig, RegistryConfig
+from scep_ra.config_api import ApiConfig
 from scep_ra.config_base import Name, Table
 from scep_ra.config_disconnect import AaaSyncConfig, WebhookConfig
 from scep_ra.config_headend import HeadendConfig, RadiusServerConfig
@@ -262,9 +263,13 @@ class ProfileConfig(Table):
     service: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
     """The service that AAA must grant (`scep-ra device add --service`); "" = none is asked for."""
 
-    challenge: Literal["one-time", "static", "none", "anonymous"] = "one-time"
-    """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all,
-    none (then only a certificate does), or nothing at all ("anonymous", which needs insecure_anonymous)."""
+    challenge: Literal["one-time", "static", "webhook", "none", "anonymous"] = "one-time"
+    """What opens a first enrollment: a challenge made for the device (`scep-ra challenge new`), one secret for all, a
+    challenge that a web service made and is asked about, none (then only a certificate does), or nothing at all
+    ("anonymous", which needs insecure_anonymous)."""
+
+    challenge_authorizer: str = Field(default="", pattern=r"^([a-z0-9_-]{1,64})?$")
+    """The [aaa.NAME] of type "http" and kind "SCEPCHALLENGE" that is asked where challenge = "webhook"."""
 
     insecure_anonymous: bool = False
     """Mean it when challenge = "anonymous": whoever knows the ID of a device gets its certificate."""
@@ -371,6 +376,7 @@ class Config(Table):
     radius: RadiusServerConfig = RadiusServerConfig()
     headend: dict[Name, HeadendConfig] = {}
     webhook: dict[Name, WebhookConfig] = {}
+    api: dict[Name, ApiConfig] = {}
     aaa_sync: AaaSyncConfig = AaaSyncConfig()
     profile: dict[Name, ProfileConfig] = {"default": ProfileConfig()}
 

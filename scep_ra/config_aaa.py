@@ -150,8 +150,12 @@ class HttpConfig(AuthorizerTable):
     url: str = Field(pattern=r"^https?://[^\s/]+\S*$", examples=["https://aaa.example.com/scep"])
     """Where questions are sent; http:// only to this machine."""
 
+    insecure_plaintext: bool = False
+    """Send questions by http:// to other machines too: whoever is on the way reads them, and answers as he likes."""
+
     kind: Literal["AUTHORIZING", "SCEPCHALLENGE"] = "AUTHORIZING"
-    """Which webhook: SCEPCHALLENGE hands over the challenge password too, for a service that made it."""
+    """Which webhook: AUTHORIZING asks about devices, as an `authorizer`; SCEPCHALLENGE hands over the challenge for a
+    service that made it, as a profile's `challenge_authorizer`."""
 
     secret_file: str = ""
     """File of mode 0600 with the base64 secret that signs questions (X-Smallstep-Signature), relative to the data
@@ -163,6 +167,9 @@ class HttpConfig(AuthorizerTable):
     token_file: str = ""
     """File of mode 0600 with the bearer token alone, relative to the data directory; "" = none."""
 
+    user: str = Field(default="", pattern=r"^[!-9;-~]*$")
+    """User name of Basic authentication, whose password is then in token_file; "" = a bearer token."""
+
     ca_file: str = ""
     """PEM file with the CAs of the service, relative to the data directory; "" = those of the system."""
 
@@ -170,7 +177,7 @@ class HttpConfig(AuthorizerTable):
     """Longer replies are no answer."""
 
     notify: bool = False
-    """Tell the service what was issued (webhook NOTIFYING)."""
+    """Tell the service what became of requests, too: the certificate, or why there is none (webhook NOTIFYING)."""
 
 
 class SqlConfig(AuthorizerTable):

@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from scep_ra.aaa.registry import check_type
 from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, TrustConfig
-from scep_ra.config_aaa import TYPES, AuthorizerConfig, ChainTable, PlugInConfig
+from scep_ra.config_aaa import TYPES, AuthorizerConfig, ChainTable, HttpConfig, PlugInConfig
 from scep_ra.config_base import Table
 from scep_ra.config_headend import check_headends
 from scep_ra.enrollment.naming import NamingRules
@@ -209,6 +209,7 @@ def _check(config: Config) -> Iterator[Problem]:
     yield from check_headends(config.radius, config.headend, config.profile)
     for name, profile in config.profile.items():
         yield from _check_profile(("profile", name), profile, config)
+    yield from _check_api(config)
     if not config.profile:
         yield ("profile",), "is empty: nothing would be served; leave it out or write [profile.default]"
     yield from _check_storage(("storage", "dsn"), config.storage)
@@ -222,9 +223,19 @@ def _check_storage(key: Key, storage: StorageConfig) -> Iterator[Problem]:
         yield key, "is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)"
 
 
+def _check_api(config: Config) -> Iterator[Problem]:
+    known: dict[str, str] = {}
+    for name, client in config.api.items():
+        if client.profile:
+            yield from _reference(("api", name, "profile"), client.profile, "profile", config.profile)
+        if (other := known.setdefault(client.token_sha256, name)) != name:
+            yield ("api", name, "token_sha256"), f"is that of [api.{other}], too: make a token for each client"
+
+
 def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator[Problem]:
     yield from _reference((*key, "ca"), profile.ca, "ca", config.ca)
     yield from _reference((*key, "authorizer"), profile.authorizer, "aaa", config.aaa)
+    yield from _check_judges(key, profile, config)
     if profile.ra:
         yield from _reference((*key, "ra"), profile.ra, "ra", config.ra)
     elif ca := config.ca.get(profile.ca):
@@ -247,6 +258,24 @@ def _check_profile(key: Key, profile: ProfileConfig, config: Config) -> Iterator
             yield (*key, option), f"is not usable: {error}"
 
 
+def _check_judges(key: Key, profile: ProfileConfig, config: Config) -> Iterator[Problem]:
+    """Check that who is asked about challenges is asked about nothing else, and nobody else about them."""
+    option = (*key, "challenge_authorizer")
+    if (profile.challenge == "webhook") != bool(profile.challenge_authorizer):
+        yield option, 'goes with challenge = "webhook", and only with it'
+    elif profile.challenge_authorizer:
+        yield from _reference(option, profile.challenge_authorizer, "aaa", config.aaa)
+        if profile.challenge_authorizer in config.aaa and not _is_judge(profile.challenge_authorizer, config):
+            yield option, f'names [aaa.{profile.challenge_authorizer}], which is not of kind = "SCEPCHALLENGE"'
+    if _is_judge(profile.authorizer, config):
+        yield (*key, "authorizer"), f"names [aaa.{profile.authorizer}], which knows challenges only"
+
+
+def _is_judge(authorizer: str, config: Config) -> bool:
+    table = config.aaa.get(authorizer)
+    return isinstance(table, HttpConfig) and table.kind == "SCEPCHALLENGE"
+
+
 # Options with a grammar of their own, and what reads it at start.
 _COMPILERS: Final[Mapping[str, Callable[[ProfileConfig], object]]] = {
     "device_id": lambda profile: check_rules(profile.device_id),
@@ -261,6 +290,8 @@ def _check_authorizer(key: Key, authorizer: AuthorizerConfig, config: Config) ->
         case ChainTable():
             for member in authorizer.members:
                 yield from _reference((*key, "members"), member, "aaa", config.aaa)
+                if _is_judge(member, config):
+                    yield (*key, "members"), f"name [aaa.{member}], which knows challenges only"
             if way := _round_trip(str(key[-1]), config.aaa):
                 yield (*key, "members"), f"lead back to the chain itself: {' asks '.join(way)}"
         case PlugInConfig():
@@ -344,6 +375,11 @@ def warnings_about(config: Config) -> list[str]:
         f"headend.{name}.require_message_authenticator is off: who is on the path can have a no turned into a yes"
         for name, headend in config.headend.items()
         if not headend.require_message_authenticator
+    ]
+    warnings += [
+        f"aaa.{name}.insecure_plaintext is on: whoever is on the way to {authorizer.url} can say yes in its place"
+        for name, authorizer in config.aaa.items()
+        if isinstance(authorizer, HttpConfig) and authorizer.insecure_plaintext
     ]
     if not config.server.public_url and config.server.bind not in _LOOPBACK:
         warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")

@@ -13,11 +13,19 @@ from datetime import timedelta
 from typing import assert_never
 
 from scep_ra.aaa.base import Authorizer
+from scep_ra.aaa.guard import outspoken
 from scep_ra.ca.base import CertificateAuthority, SupportsCRL
 from scep_ra.ca.directory import RAMaterial, load_ca
 from scep_ra.config import Config, ProfileConfig, RenewalConfig, Settings
 from scep_ra.data_directory import challenge_seal
-from scep_ra.enrollment.challenges import Anonymous, ChallengeRule, NoChallenge, OneTimeChallenge, StaticChallenge
+from scep_ra.enrollment.challenges import (
+    Anonymous,
+    AskedChallenge,
+    ChallengeRule,
+    NoChallenge,
+    OneTimeChallenge,
+    StaticChallenge,
+)
 from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.enrollment.queries import QueryService
@@ -39,6 +47,7 @@ from scep_ra.scep.server import RecipientKey, ScepServer, ServerRules
 from scep_ra.scep.terms import EmptyContent
 from scep_ra.storage.base import Store
 from scep_ra.trust_files import Trust
+from scep_ra.web.ocsp import ocsp_url
 from scep_ra.web.repository import certificate_url, crl_url
 from scep_ra.web.scep import Endpoint
 
@@ -97,7 +106,9 @@ def make_endpoint(name: str, profile: ProfileConfig, parts: Parts) -> Endpoint:
 
 def _enrollment_service(name: str, profile: ProfileConfig, parts: Parts) -> EnrollmentService:
     return EnrollmentService(
-        rules=_enrollment_rules(name, profile, parts.public_url),
+        rules=_enrollment_rules(
+            name, profile, parts.public_url, parts.authorizers, ocsp=profile.ca in parts.responders
+        ),
         store=parts.store,
         authorizer=parts.authorizers[profile.authorizer],
         ca=parts.authorities[profile.ca],
@@ -105,7 +116,7 @@ def _enrollment_service(name: str, profile: ProfileConfig, parts: Parts) -> Enro
         refusals=parts.refusals,
         forbidden_keys=_keys_of_authorities(parts),
         other_contents={
-            other: _certificate_rules(config, parts.public_url)
+            other: _certificate_rules(config, parts.public_url, ocsp=profile.ca in parts.responders)
             for other, config in parts.settings.config.profile.items()
             if config.ca == profile.ca
         },
@@ -152,12 +163,15 @@ def _server_rules(profile: ProfileConfig, config: Config) -> ServerRules:
     )
 
 
-def _challenge_rule(profile: ProfileConfig) -> ChallengeRule:
+def _challenge_rule(profile: ProfileConfig, authorizers: Mapping[str, Authorizer]) -> ChallengeRule:
     match profile.challenge:
         case "one-time":
             return OneTimeChallenge()
         case "static":
             return StaticChallenge(digest=bytes.fromhex(profile.static_challenge_sha256))
+        case "webhook":
+            # A device cannot wait for this answer, so it hears of an error at once.
+            return AskedChallenge(authorizer=outspoken(authorizers[profile.challenge_authorizer]))
         case "none":
             return NoChallenge()
         case "anonymous":
@@ -166,13 +180,14 @@ def _challenge_rule(profile: ProfileConfig) -> ChallengeRule:
             assert_never(profile.challenge)
 
 
-def _certificate_rules(profile: ProfileConfig, public_url: str) -> CertificateRules:
+def _certificate_rules(profile: ProfileConfig, public_url: str, *, ocsp: bool) -> CertificateRules:
     return CertificateRules(
         extensions=CertificateProfile(
             key_usage=tuple(KeyUsage[usage.upper()] for usage in profile.key_usage),
             extended_key_usage=tuple(ExtendedKeyUsage(usage) for usage in profile.extended_key_usage),
             crl_url=crl_url(public_url, profile.ca),
             ca_issuers_url=certificate_url(public_url, profile.ca),
+            ocsp_url=ocsp_url(public_url, profile.ca) if ocsp else "",
         ),
         validity=timedelta(days=profile.validity_days),
         naming=NamingRules.compile(
@@ -184,13 +199,20 @@ def _certificate_rules(profile: ProfileConfig, public_url: str) -> CertificateRu
     )
 
 
-def _enrollment_rules(name: str, profile: ProfileConfig, public_url: str) -> EnrollmentRules:
+def _enrollment_rules(
+    name: str,
+    profile: ProfileConfig,
+    public_url: str,
+    authorizers: Mapping[str, Authorizer],
+    *,
+    ocsp: bool = False,
+) -> EnrollmentRules:
     return EnrollmentRules(
         profile=name,
         device_id_rules=profile.device_id,
-        contents=_certificate_rules(profile, public_url),
+        contents=_certificate_rules(profile, public_url, ocsp=ocsp),
         replay=timedelta(days=profile.replay_days),
-        challenge=_challenge_rule(profile),
+        challenge=_challenge_rule(profile, authorizers),
         renewal=_renewal_rules(profile.renewal),
         approval=Approval(profile.approval),
         service=profile.service,

@@ -260,6 +260,14 @@ def test_the_defaults_cause_no_warning() -> None:
     assert warnings_about(DEFAULTS) == []
 
 
+def test_questions_in_the_clear_are_warned_about(tmp_path: Path) -> None:
+    """Named after where they go."""
+    text = "[aaa.registry]\n[aaa.corp]\ntype = 'http'\nurl = 'http://aaa.example/x'\n"
+    assert not warnings_about(load(tmp_path, text).config)
+    (warning,) = warnings_about(load(tmp_path, f"{text}insecure_plaintext = true\n").config)
+    assert warning.startswith("aaa.corp.insecure_plaintext is on")
+
+
 @pytest.mark.parametrize("option", ["allow_sha1", "allow_triple_des", "insecure_des_and_md5"])
 def test_each_weak_algorithm_is_warned_about(tmp_path: Path, option: str) -> None:
     """The warning names profile and option."""
@@ -394,6 +402,64 @@ def test_the_keys_of_a_plug_in_are_its_own(tmp_path: Path) -> None:
     assert table.model_extra == {"level": 3, "nested": {"a": 1}}
     assert problems(tmp_path, f"{text}timeout_s = 'x'\n") == [
         "scep-ra.toml:6: key aaa.own.timeout_s must be a valid number"
+    ]
+
+
+# --- who is asked about challenges -----------------------------------------------------------------------------------
+
+
+JUDGE = "[aaa.registry]\n[aaa.judge]\ntype = 'http'\nurl = 'https://x'\nkind = 'SCEPCHALLENGE'\n"
+
+
+def test_a_profile_may_have_a_web_service_judge_challenges(tmp_path: Path) -> None:
+    """Another authorizer decides about the device."""
+    text = "[profile.p]\nchallenge = 'webhook'\nchallenge_authorizer = 'judge'\n"
+    assert load(tmp_path, JUDGE + text).config.profile["p"].challenge_authorizer == "judge"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[profile.p]\nchallenge = 'webhook'", "6: key profile.p.challenge_authorizer goes with challenge = "),
+        ("[profile.p]\nchallenge_authorizer = 'judge'", "7: key profile.p.challenge_authorizer goes with challenge = "),
+        (
+            "[profile.p]\nchallenge = 'webhook'\nchallenge_authorizer = 'jugde'",
+            "8: key profile.p.challenge_authorizer names [aaa.jugde], which is not there; did you mean aaa.judge?",
+        ),
+        (
+            "[profile.p]\nchallenge = 'webhook'\nchallenge_authorizer = 'registry'",
+            '8: key profile.p.challenge_authorizer names [aaa.registry], which is not of kind = "SCEPCHALLENGE"',
+        ),
+        (
+            "[profile.p]\nauthorizer = 'judge'",
+            "7: key profile.p.authorizer names [aaa.judge], which knows challenges only",
+        ),
+        (
+            "[aaa.both]\ntype = 'all'\nmembers = ['registry', 'judge']",
+            "8: key aaa.both.members name [aaa.judge], which knows challenges only",
+        ),
+    ],
+)
+def test_who_judges_challenges_judges_nothing_else_and_nobody_else_does(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    """The registry would say yes to every challenge of a device that it knows."""
+    (line,) = problems(tmp_path, f"{JUDGE}{text}\n")
+    assert line.startswith(f"scep-ra.toml:{problem}")
+
+
+# --- clients of the API ----------------------------------------------------------------------------------------------
+
+
+def test_clients_of_the_api_are_told_apart_by_their_tokens(tmp_path: Path) -> None:
+    """Each may do what it has to; the profile is there."""
+    text = "".join(f"[api.{name}]\ntoken_sha256 = '{name * 64}'\nprofile = 'default'\n" for name in "ab")
+    assert load(tmp_path, text).config.api["a"].scopes == ("authorize",)
+    assert problems(tmp_path, text.replace("b" * 64, "a" * 64).replace("'default'", "''")) == [
+        "scep-ra.toml:5: key api.b.token_sha256 is that of [api.a], too: make a token for each client"
+    ]
+    assert problems(tmp_path, text.replace("profile = 'default'\n[api.b]", "profile = 'defualt'\n[api.b]")) == [
+        "scep-ra.toml:3: key api.a.profile names [profile.defualt], which is not there; did you mean profile.default?"
     ]
 
 

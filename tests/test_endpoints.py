@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scep_ra.aaa.base import Authorizer
+from scep_ra.aaa.guard import Guard, GuardRules, PendingOnError
 from scep_ra.config import Config, ProfileConfig
 from scep_ra.endpoints import _certificate_rules, _enrollment_rules, _server_rules
-from scep_ra.enrollment.challenges import Anonymous, ChallengeRule, NoChallenge, OneTimeChallenge, StaticChallenge
+from scep_ra.enrollment.challenges import (
+    Anonymous,
+    AskedChallenge,
+    ChallengeRule,
+    NoChallenge,
+    OneTimeChallenge,
+    StaticChallenge,
+)
 from scep_ra.enrollment.rules import Approval, SecondKey
 from scep_ra.pki.profiles import ExtendedKeyUsage, KeyUsage
 from scep_ra.scep.client import IssuedCertificate
 from scep_ra.scep.terms import EmptyContent
+from tests.support.authorizers import Scripted, Stopwatch
 from tests.support.composition import configured, register, running
 from tests.support.front import Device
 
+JUDGE = Guard(
+    "corp", Scripted(), GuardRules(timeout_s=5, breaker_failures=5, breaker_reset_s=30, cache_s=0), Stopwatch()
+)
+AUTHORIZERS: Mapping[str, Authorizer] = {"corp": PendingOnError(JUDGE)}
 URL = "http://scep.example.net"
 DIGEST = hashlib.sha256(b"lab-secret")
 STATIC = {"challenge": "static", "static_challenge_sha256": DIGEST.hexdigest()}
@@ -45,6 +60,7 @@ def test_the_options_of_a_profile_become_its_rules() -> None:
             idevid_require_new_key=True,
         ),
         URL,
+        AUTHORIZERS,
     )
     assert (rules.profile, rules.device_id_rules) == ("vpn", ("subject.serialNumber",))
     assert rules.replay == timedelta(days=2)
@@ -54,7 +70,7 @@ def test_the_options_of_a_profile_become_its_rules() -> None:
 
 def test_no_limit_of_certificates_is_written_as_zero() -> None:
     """A limit of zero would let nobody in."""
-    assert _enrollment_rules("lab", profile_of(max_active_certificates=0), URL).max_active is None
+    assert _enrollment_rules("lab", profile_of(max_active_certificates=0), URL, AUTHORIZERS).max_active is None
 
 
 @pytest.mark.parametrize(
@@ -62,13 +78,14 @@ def test_no_limit_of_certificates_is_written_as_zero() -> None:
     [
         ({}, OneTimeChallenge()),
         (STATIC, StaticChallenge(digest=DIGEST.digest())),
+        ({"challenge": "webhook", "challenge_authorizer": "corp"}, AskedChallenge(authorizer=JUDGE)),
         ({"challenge": "none"}, NoChallenge()),
         ({"challenge": "anonymous", "insecure_anonymous": True}, Anonymous()),
     ],
 )
 def test_each_kind_of_challenge_has_its_rule(options: dict[str, Any], rule: ChallengeRule) -> None:
     """One made for the device, where nothing is said."""
-    assert _enrollment_rules("default", profile_of(**options), URL).challenge == rule
+    assert _enrollment_rules("default", profile_of(**options), URL, AUTHORIZERS).challenge == rule
 
 
 def test_the_rules_of_renewal_follow_the_profile() -> None:
@@ -77,15 +94,16 @@ def test_the_rules_of_renewal_follow_the_profile() -> None:
         "default",
         profile_of(renewal={"window_days": 10, "grace_days": 3, "allow_same_key": True, "revoke_old_after_h": 0}),
         URL,
+        AUTHORIZERS,
     ).renewal
     assert (renewal.enabled, renewal.window, renewal.grace) == (True, timedelta(days=10), timedelta(days=3))
     assert (renewal.allow_same_key, renewal.revoke_old_after) == (True, timedelta(0))
-    plain = _enrollment_rules("default", profile_of(), URL).renewal
+    plain = _enrollment_rules("default", profile_of(), URL, AUTHORIZERS).renewal
     assert (plain.window, plain.allow_same_key, plain.revoke_old_after) == (None, False, None)
 
 
 def test_the_contents_of_certificates_follow_the_profile() -> None:
-    """Uses, validity, and where the CA's CRL and certificate are."""
+    """Uses, validity, and where the CA's CRL and certificate are and OCSP is answered."""
     contents = _certificate_rules(
         profile_of(
             ca="vpn",
@@ -94,12 +112,14 @@ def test_the_contents_of_certificates_follow_the_profile() -> None:
             extended_key_usage=("server_auth",),
         ),
         URL,
+        ocsp=True,
     )
     assert contents.validity == timedelta(days=30)
     assert contents.extensions.key_usage == (KeyUsage.DIGITAL_SIGNATURE, KeyUsage.NON_REPUDIATION)
     assert contents.extensions.extended_key_usage == (ExtendedKeyUsage.SERVER_AUTH,)
     assert contents.extensions.crl_url == f"{URL}/crl/vpn.crl"
     assert contents.extensions.ca_issuers_url == f"{URL}/certs/vpn.cer"
+    assert contents.extensions.ocsp_url == f"{URL}/ocsp/vpn"
 
 
 def test_what_is_spoken_on_the_wire_follows_the_profile() -> None:

@@ -12,13 +12,14 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, assert_never
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from scep_ra.aaa.base import Accept, AccessRequest, Authorizer, Defer, Reject
 from scep_ra.enrollment.errors import NotAuthorized
-from scep_ra.errors import Misconfigured
+from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.identity.types import DeviceID
 from scep_ra.storage.base import Challenge
 
@@ -57,7 +58,16 @@ class Anonymous:
     kind: ClassVar[str] = "anonymous"
 
 
-ChallengeRule = OneTimeChallenge | StaticChallenge | NoChallenge | Anonymous
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedChallenge:
+    """Whoever hands out the challenges is asked about each: a web service that knows them (webhook SCEPCHALLENGE)."""
+
+    kind: ClassVar[str] = "webhook challenge"
+
+    authorizer: Authorizer  # reads the challenge in the request; its yes says nothing about the device's rights
+
+
+ChallengeRule = OneTimeChallenge | StaticChallenge | NoChallenge | Anonymous | AskedChallenge
 
 
 def challenge_digest(secret: str) -> bytes:
@@ -126,3 +136,20 @@ def check_static_challenge(secret: str | None, rule: StaticChallenge) -> None:
     """Check the shared secret in constant time; raise NotAuthorized. An empty or absent one never matches."""
     if secret is None or not hmac.compare_digest(challenge_digest(secret), rule.digest):
         raise NotAuthorized("the static challenge of this profile is missing or wrong")
+
+
+async def ask_about_challenge(question: AccessRequest, rule: AskedChallenge) -> None:
+    """Check by asking that the request in the question has a good challenge; raise NotAuthorized or a BackendError.
+
+    There is no waiting for this answer: the challenge would have to be kept meanwhile.
+    """
+    answer = await rule.authorizer.authorize(question)
+    match answer:
+        case Accept():
+            return
+        case Reject(reason=reason):
+            raise NotAuthorized(f"whoever hands out the challenges says no: {reason}")
+        case Defer(reason=reason):
+            raise Unavailable(f"nobody says whether the challenge is good: {reason}")
+        case _:
+            assert_never(answer)

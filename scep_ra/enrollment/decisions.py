@@ -99,7 +99,7 @@ class Deliberation:
         self.attributes: Mapping[str, str] = {}
         self.names: CertificateNames | None = None
         self.off_record = False  # a refusal beyond what one source or device may leave behind
-        self._request = request
+        self.request: Final = request
         self._profile = profile
         self._checks: list[Check] = []
 
@@ -124,7 +124,7 @@ class Deliberation:
         self, outcome: DecisionOutcome, now: datetime, *, code: str = "", reason: str = "", foreseen: str = ""
     ) -> StoredDecision:
         """Return the record as it is stored; `foreseen` is a check that the store makes when it takes the record."""
-        request = self._request
+        request = self.request
         checks = list(self._checks)
         if foreseen:
             checks.append(Check(name=foreseen, verdict=Verdict.PASSED))

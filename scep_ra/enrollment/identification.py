@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
+from scep_ra.aaa.base import AccessRequest
 from scep_ra.enrollment.challenges import (
     Anonymous,
+    AskedChallenge,
     NoChallenge,
     OneTimeChallenge,
     StaticChallenge,
+    ask_about_challenge,
     check_challenge,
     check_static_challenge,
 )
@@ -77,7 +80,7 @@ class Identification:
             case StandIn():
                 device_id = self._named(request, deliberation)
                 with deliberation.check("challenge", self._rules.challenge.kind):
-                    self._check_challenge(request, device_id, challenge, deliberation)
+                    await self._check_challenge(request, device_id, challenge, deliberation)
                 return Requester(device_id=device_id, proof=self._rules.challenge.kind, renewal_of=None)
             case ExistingCertificate(certificate=signer):
                 return await self._identify_holder(request, signer, deliberation)
@@ -110,17 +113,19 @@ class Identification:
 
     # --- a challenge
 
-    def _check_challenge(
+    async def _check_challenge(
         self, request: EnrollmentRequest, device_id: DeviceID, challenge: Challenge | None, deliberation: Deliberation
     ) -> None:
         try:
-            self._compare_challenge(request, device_id, challenge)
+            await self._compare_challenge(request, device_id, challenge)
         except NotAuthorized:
             if self._lockout.failed(request.source, device_id):
                 deliberation.off_record = True  # guessing by the thousand must not fill the store
             raise
 
-    def _compare_challenge(self, request: EnrollmentRequest, device_id: DeviceID, challenge: Challenge | None) -> None:
+    async def _compare_challenge(
+        self, request: EnrollmentRequest, device_id: DeviceID, challenge: Challenge | None
+    ) -> None:
         match self._rules.challenge:
             case OneTimeChallenge():
                 check_challenge(challenge, device_id=device_id, profile=self._rules.profile, now=self._now())
@@ -129,10 +134,26 @@ class Identification:
                 check_static_challenge(request.csr.challenge_password, rule)
             case NoChallenge():
                 raise NotAuthorized("this profile enrolls by certificate only")
+            case AskedChallenge() as rule:
+                self._lockout.check(request.source, device_id)
+                await self._ask_about_challenge(request, device_id, rule)
             case Anonymous():
                 pass
             case _:
                 assert_never(self._rules.challenge)
+
+    async def _ask_about_challenge(self, request: EnrollmentRequest, device_id: DeviceID, rule: AskedChallenge) -> None:
+        if request.csr.challenge_password is None:
+            raise NotAuthorized("the challenge is missing")  # nobody need be asked
+        question = AccessRequest(
+            device_id=device_id,
+            profile=self._rules.profile,
+            source=request.source,
+            renewal=False,
+            transaction_id=request.transaction_id,
+            csr=request.csr.der,
+        )
+        await ask_about_challenge(question, rule)
 
     # --- a certificate of ours
 

@@ -18,6 +18,7 @@ from scep_ra.aaa.base import Accept
 from scep_ra.ca.base import CertificateAuthority, Issued, IssuePending, IssueRequest
 from scep_ra.enrollment.errors import IssuanceRefused, NotAuthorized
 from scep_ra.enrollment.naming import CertificateNames, NamingFacts
+from scep_ra.enrollment.notices import Notices
 from scep_ra.enrollment.rules import CertificateRules, EnrollmentRules, SecondKey
 from scep_ra.enrollment.states import EnrollmentEvent, EnrollmentState
 from scep_ra.enrollment.types import Granted, Outcome, Undecided
@@ -45,6 +46,7 @@ class Issuer:
         other_contents: Mapping[str, CertificateRules],
         store: Store,
         ca: CertificateAuthority,
+        notices: Notices,
         now: Callable[[], datetime],
         random: Callable[[int], bytes],
     ) -> None:
@@ -53,6 +55,7 @@ class Issuer:
         self._contents = {**other_contents, "": rules.contents, rules.profile: rules.contents}
         self._store = store
         self._ca = ca
+        self._notices = notices
         self._now = now
         self._random = random
         self._under_way: dict[str, asyncio.Task[Outcome]] = {}
@@ -157,7 +160,7 @@ class Issuer:
             log.warning("ca_unavailable", **facts_of(enrollment), reason=str(error))
             return Undecided()
         except Refused as error:
-            await self._fail(enrollment)
+            await self._fail(enrollment, str(error))
             raise IssuanceRefused(str(error)) from error
         match result:
             case Issued(certificate=certificate):
@@ -190,11 +193,12 @@ class Issuer:
                 reason=str(error),
                 certificate=certificate.der.hex(),
             )
-            await self._fail(enrollment)
+            await self._fail(enrollment, str(error))
             raise IssuanceRefused(f"CA {self._ca.name!r} did not issue what was ordered: {error}") from error
 
-    async def _fail(self, enrollment: Enrollment) -> None:
+    async def _fail(self, enrollment: Enrollment, reason: str) -> None:
         await self._store.advance(enrollment.enrollment_id, EnrollmentState.ISSUING, EnrollmentEvent.FAIL, self._now())
+        self._notices.failed(enrollment, reason)
 
     async def _keep(self, enrollment: Enrollment, certificate: Certificate) -> Outcome:
         """Store the certificate before anybody sees it."""
@@ -224,6 +228,7 @@ class Issuer:
             not_after=certificate.not_after.isoformat(),
         )
         _check_not_revoked(kept)
+        self._notices.issued(enrollment, certificate)
         return Granted(certificate=certificate)
 
     def _retirement(self, enrollment: Enrollment, now: datetime) -> Retirement:

@@ -18,7 +18,7 @@ import structlog
 from scep_ra.aaa.base import Accept, Authorizer, Decision, Defer, Reject
 from scep_ra.ca.base import CertificateAuthority
 from scep_ra.enrollment.authorization import access_request
-from scep_ra.enrollment.challenges import OneTimeChallenge, challenge_digest
+from scep_ra.enrollment.challenges import AskedChallenge, OneTimeChallenge, challenge_digest
 from scep_ra.enrollment.decisions import Deliberation
 from scep_ra.enrollment.errors import (
     EnrollmentError,
@@ -35,6 +35,7 @@ from scep_ra.enrollment.identification import Identification, Requester
 from scep_ra.enrollment.issuance import Issuer, facts_of, reread
 from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import CertificateNames
+from scep_ra.enrollment.notices import Notices
 from scep_ra.enrollment.renewal import check_still_entitled
 from scep_ra.enrollment.rules import Approval, CertificateRules, EnrollmentRules, SecondKey
 from scep_ra.enrollment.states import UNDER_WAY, EnrollmentEvent, EnrollmentState
@@ -104,7 +105,17 @@ class EnrollmentService:
         self._now = now
         self._random = random
         self._identification = Identification(rules=rules, ca=ca.name, certificates=store, lockout=lockout, now=now)
-        self._issuer = Issuer(rules=rules, other_contents=other_contents, store=store, ca=ca, now=now, random=random)
+        judges = [rules.challenge.authorizer] if isinstance(rules.challenge, AskedChallenge) else []
+        self._notices = Notices(authorizer, *judges)
+        self._issuer = Issuer(
+            rules=rules,
+            other_contents=other_contents,
+            store=store,
+            ca=ca,
+            notices=self._notices,
+            now=now,
+            random=random,
+        )
 
     # --- PKCSReq and RenewalReq
 
@@ -144,6 +155,7 @@ class EnrollmentService:
                 self._refusals.note(
                     deliberation.conclude(DecisionOutcome.REFUSED, self._now(), code=error.code, reason=str(error))
                 )
+                self._notices.refused(deliberation.request, self._rules.profile, deliberation.device_id, str(error))
             raise
 
     def _is_past(self, enrollment: Enrollment) -> bool:

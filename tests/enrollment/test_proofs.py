@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
-from scep_ra.aaa.base import Defer
+from scep_ra.aaa.base import Accept, Defer, Reject
 from scep_ra.aaa.embedded import RegistryAuthorizer
-from scep_ra.enrollment.challenges import Anonymous, NoChallenge, StaticChallenge, challenge_digest
+from scep_ra.enrollment.challenges import Anonymous, AskedChallenge, NoChallenge, StaticChallenge, challenge_digest
 from scep_ra.enrollment.errors import (
     EnrollmentError,
     IdentityRefused,
@@ -26,10 +26,12 @@ from scep_ra.enrollment.lockout import Lockout
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.enrollment.rules import SecondKey
 from scep_ra.enrollment.types import EnrollmentRequest, ManufacturerCertificate, TrustedRA, Undecided
+from scep_ra.errors import Unavailable
 from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.names import parse_name
 from scep_ra.storage.base import Device
+from tests.support.authorizers import Scripted
 from tests.support.enrollment import (
     HOUR,
     Clock,
@@ -247,6 +249,65 @@ async def test_an_anonymous_profile_asks_aaa_alone(office: Office) -> None:
     await office.register(OTHER)
     with pytest.raises(KeyRefused):
         await office.submit(make_request(device=OTHER))
+
+
+# --- a challenge that somebody else made ---------------------------------------------------------------------------
+
+
+async def test_a_challenge_is_good_when_whoever_made_it_says_so(office: Office, aaa: ScriptedAuthorizer) -> None:
+    """Who gets to see it, with the very request; AAA is asked about the device all the same."""
+    judge = Scripted()
+    request = make_request(challenge="made elsewhere")
+    asked = office.with_rules(challenge=AskedChallenge(authorizer=judge))
+
+    assert granted(await asked.submit(request))
+    assert (await asked.enrollment(request)).proof == "webhook challenge"
+    (about,) = judge.questions
+    assert (about.csr, about.device_id) == (request.csr.der, device_id())
+    assert (about.profile, about.source, about.transaction_id) == ("default", "192.0.2.1", "TX1")
+    assert not about.renewal
+    assert len(aaa.requests) == 1
+
+
+async def test_a_challenge_that_is_not_good_opens_nothing(office: Office, aaa: ScriptedAuthorizer) -> None:
+    """AAA is not asked; what was sent without one, nobody is."""
+    judge = Scripted(answer=Reject(reason="never made"))
+    office = office.with_rules(challenge=AskedChallenge(authorizer=judge))
+
+    with pytest.raises(NotAuthorized, match="says no: never made"):
+        await office.submit(make_request(challenge="a guess"))
+    with pytest.raises(NotAuthorized, match="challenge is missing"):
+        await office.submit(make_request(owner="other"))
+    assert len(judge.questions) == 1
+    assert not aaa.requests
+
+
+@pytest.mark.parametrize("answer", [Defer(reason="busy"), Unavailable("busy")])
+async def test_while_nobody_says_whether_a_challenge_is_good_the_same_request_may_come_again(
+    office: Office, answer: Defer | Unavailable
+) -> None:
+    """It is not kept, because the challenge would be kept with it; and it is no refusal."""
+    judge = Scripted(answer=answer)
+    office = office.with_rules(challenge=AskedChallenge(authorizer=judge))
+    request = make_request(challenge="made elsewhere")
+
+    with pytest.raises(Unavailable, match="busy"):
+        await office.submit(request)
+    assert not office.records.decisions
+    judge.answer = Accept()
+    assert granted(await office.submit(request))
+
+
+async def test_who_guesses_challenges_made_elsewhere_is_locked_out(office: Office) -> None:
+    """And then nobody is asked any more."""
+    judge = Scripted(answer=Reject(reason="never made"))
+    lockout = Lockout(attempts=ATTEMPTS, window_s=300, monotonic=Stopwatch())
+    office = office.other(lockout=lockout).with_rules(challenge=AskedChallenge(authorizer=judge))
+
+    for number in range(2 * ATTEMPTS):
+        with pytest.raises(NotAuthorized):
+            await office.submit(guess(number))
+    assert len(judge.questions) == ATTEMPTS
 
 
 # --- guessing ------------------------------------------------------------------------------------------------------

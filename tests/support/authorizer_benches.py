@@ -15,6 +15,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 
+from aiohttp import web
+
 from scep_ra.aaa.accept_all import AcceptAll
 from scep_ra.aaa.attributes import accept_from
 from scep_ra.aaa.base import AccessRequest, Authorizer, Decision, Reject, SupportsClose
@@ -22,7 +24,15 @@ from scep_ra.aaa.chain import AllOf, AnyOf, FirstOf, Members
 from scep_ra.aaa.embedded import RegistryAuthorizer
 from scep_ra.aaa.guard import Guard, GuardRules
 from scep_ra.aaa.registry import Parts, load_authorizer
-from scep_ra.config_aaa import GUARD_KEYS, AuthorizerTable, CommandConfig, LdapConfig, RadiusConfig, SqlConfig
+from scep_ra.config_aaa import (
+    GUARD_KEYS,
+    AuthorizerTable,
+    CommandConfig,
+    HttpConfig,
+    LdapConfig,
+    RadiusConfig,
+    SqlConfig,
+)
 from scep_ra.errors import Unavailable
 from scep_ra.identity.types import DeviceID
 from scep_ra.radius.packets import Code, Packet, decode_request, encode_reply
@@ -33,6 +43,7 @@ from tests.support.authorizers import Scripted, Stopwatch
 from tests.support.radius_server import SECRET, fake_server
 from tests.support.records import NOW
 from tests.support.slapd import BASE, Slapd, running_slapd
+from tests.support.webhook_server import WebhookServer, reply, webhook_server
 
 Attributes = Mapping[str, Sequence[str]]
 NOTHING: Final[Attributes] = {}
@@ -304,6 +315,58 @@ async def command(directory: Path) -> AsyncIterator[Bench]:
     await closed(authorizer)
 
 
+# --- a web service -------------------------------------------------------------------------------------------------
+
+
+class HttpBench(Bench):
+    """A web service that answers by what it knows of devices."""
+
+    can = frozenset(Can)
+
+    def __init__(self, authorizer: Authorizer, server: WebhookServer) -> None:
+        super().__init__(authorizer)
+        self._server = server
+        self._devices: dict[str, Attributes] = {}
+        self._is_silent = False
+        server.script = self._reply
+
+    async def permit(self, device_id: DeviceID, attributes: Attributes = NOTHING) -> None:
+        self._devices[str(device_id)] = attributes
+
+    async def refuse(self, device_id: DeviceID) -> None:
+        self._devices.pop(str(device_id), None)
+
+    async def leave(self) -> None:
+        await self._server.stop()
+
+    async def come_back(self) -> None:
+        await self._server.start()
+
+    async def hush(self) -> None:
+        self._is_silent = True
+
+    async def speak(self) -> None:
+        self._is_silent = False
+
+    def _reply(self, count: int) -> web.Response | None:
+        received = self._server.received[count]
+        if self._is_silent:
+            return None
+        if received.method == "HEAD":
+            return web.Response()
+        device = received.document["scepRa"]["deviceId"]
+        found = self._devices.get(f"{device['kind']}:{device['value']}")
+        return reply({"allow": found is not None, "data": {name: list(each) for name, each in (found or {}).items()}})
+
+
+@asynccontextmanager
+async def http(directory: Path) -> AsyncIterator[Bench]:
+    async with webhook_server() as server:
+        authorizer = made(HttpConfig(url=server.url), directory)
+        yield HttpBench(authorizer, server)
+        await closed(authorizer)
+
+
 # --- a database ----------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +506,7 @@ BENCHES: Final[Mapping[str, tuple[frozenset[Can], BenchMaker]]] = {
     "first": (GuestsBench.can, in_chain(FirstOf, Scripted(answer=Unavailable("never there")))),
     "radius": (RadiusBench.can, radius),
     "command": (CommandBench.can, command),
+    "http": (HttpBench.can, http),
     "sql": (SqlBench.can, sql),
     "ldap": (LdapBench.can, ldap),
 }
