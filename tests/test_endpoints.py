@@ -56,6 +56,7 @@ def test_the_options_of_a_profile_become_its_rules() -> None:
             approval="always",
             service="vpn-head-end",
             max_active_certificates=5,
+            max_waiting_per_device=7,
             second_key="hold",
             idevid_require_new_key=True,
         ),
@@ -65,12 +66,14 @@ def test_the_options_of_a_profile_become_its_rules() -> None:
     assert (rules.profile, rules.device_id_rules) == ("vpn", ("subject.serialNumber",))
     assert rules.replay == timedelta(days=2)
     assert (rules.approval, rules.service) == (Approval.ALWAYS, "vpn-head-end")
-    assert (rules.max_active, rules.second_key, rules.idevid_new_key) == (5, SecondKey.HOLD, True)
+    assert (rules.max_active, rules.max_waiting) == (5, 7)
+    assert (rules.second_key, rules.idevid_new_key) == (SecondKey.HOLD, True)
 
 
-def test_no_limit_of_certificates_is_written_as_zero() -> None:
+def test_no_limit_is_written_as_zero() -> None:
     """A limit of zero would let nobody in."""
-    assert _enrollment_rules("lab", profile_of(max_active_certificates=0), URL, AUTHORIZERS).max_active is None
+    rules = _enrollment_rules("lab", profile_of(max_active_certificates=0, max_waiting_per_device=0), URL, AUTHORIZERS)
+    assert (rules.max_active, rules.max_waiting) == (None, None)
 
 
 @pytest.mark.parametrize(
