@@ -349,7 +349,7 @@ class ProfileConfig(Table):
     """Smallest RSA key that is certified."""
 
     replay_days: int = Field(default=8, ge=1)
-    """How long the same request gets the same answer, with the certificate if there is one, and how long a pending one is
+    """How long the same request gets the same answer, and certificate if there is one, and how long a pending one is
     kept. After that the same request is judged as a new one; `scep-ra request forget` shortens it for one request."""
 
     max_clock_skew_s: int = Field(default=0, ge=0)
