@@ -13,6 +13,7 @@
     ├── enrollment.approval.ApprovalError       an operator's decision cannot be carried out
     ├── radius.errors.RadiusError               octets that are no RADIUS packet, or prove nothing
     ├── revocation.service.RevocationError      a certificate cannot be revoked, or no CRL or OCSP answer be had
+    ├── headend.sync.TooManyDeletions           AAA rejects so many devices that nothing was done
     ├── storage.audit_chain.BrokenAuditLog      the audit log is not what was written
     ├── web.connections.TooManyConnections      a peer has as many connections as it may
     └── cli.*                                   single commands' own: not found, not allowed, failed

@@ -6,10 +6,6 @@ The body is made from the message's facts alone, so every attempt sends the same
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 import ssl
 from collections.abc import Callable, Iterable
@@ -22,6 +18,7 @@ import aiohttp
 from scep_ra.errors import Misconfigured
 from scep_ra.headend.outbox import Attempt, Verdict
 from scep_ra.storage.sessions import OutboxMessage
+from scep_ra.webhook_signature import SIGNATURE_HEADER, WEBHOOK_ID_HEADER, sign_body
 
 EVENT: Final = "device.disconnected"
 _TIMEOUT_S: Final = 10.0
@@ -109,23 +106,12 @@ def judge(status: int) -> Attempt:
 def _headers(webhook: Webhook, message: OutboxMessage, body: bytes) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
-        "X-Smallstep-Webhook-ID": webhook.name,
+        WEBHOOK_ID_HEADER: webhook.name,
         "X-Request-Id": message.message_id,
     }
     if webhook.read_secret is not None:
-        headers["X-Smallstep-Signature"] = sign(body, webhook.read_secret(), webhook.name)
+        headers[SIGNATURE_HEADER] = sign_body(body, webhook.read_secret())
     return headers
-
-
-def sign(body: bytes, secret: str, name: str) -> str:
-    """Return the HMAC-SHA256 of a body in hexadecimal, under a secret in base64; raise Misconfigured."""
-    try:
-        key = base64.b64decode(secret, validate=True)
-    except binascii.Error:
-        raise Misconfigured(
-            f"the secret of [webhook.{name}] is not base64: make one with openssl rand -base64 32"
-        ) from None
-    return hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
 def _trust(webhook: Webhook) -> ssl.SSLContext | bool:

@@ -52,6 +52,7 @@ async def test_a_request_names_the_session_and_nothing_else(store: SqlStore, mes
     """Signed, with its time; headends refuse attributes that they do not expect."""
     async with fake_server(answering(Code.DISCONNECT_ACK)) as server, sending_to(store, server) as sender:
         assert await sender.send(message) == Attempt(verdict=Verdict.DONE, result="ack")
+        await sender.send(message)
     request = read_request(server.received[0])
     assert request.code is Code.DISCONNECT_REQUEST
     assert request.signed
