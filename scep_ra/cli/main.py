@@ -23,7 +23,10 @@ COMMANDS: Final = {
     "device": ("scep_ra.cli.device:device", "Say which devices may enroll."),
     "aaa": ("scep_ra.cli.aaa:aaa", "Ask AAA about devices."),
     "challenge": ("scep_ra.cli.challenge:challenge", "Make one-time challenges."),
-    "request": ("scep_ra.cli.request:request", "See what devices asked for, and approve or reject what waits."),
+    "request": (
+        "scep_ra.cli.request:request",
+        "See what devices asked for, approve or reject what waits, and forget how it ended.",
+    ),
     "session": ("scep_ra.cli.live_session:session", "See who is connected."),
     "certificate": ("scep_ra.cli.certificate:certificate", "List, show, export and revoke certificates."),
     "db": ("scep_ra.cli.db:db", "Upgrade, check, back up and restore the database."),
