@@ -7,22 +7,15 @@ The certificate has authenticated the device, so the password is a constant. Wha
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from scep_ra.errors import BackendError
 from scep_ra.headend.access import AccessEngine, Deny, Permit
+from scep_ra.headend.av_pairs import CERT_SERIAL, av_pairs, read_serial
 from scep_ra.headend.radius_headends import RadiusHeadend
 from scep_ra.radius.packets import MAX_TEXT_OCTETS, Code, Packet, Value, cisco_av_pairs
 from scep_ra.security_events import SecurityEvent, security_event
-
-_SERIAL: Final = "pki:cert-serial"
-# OpenVPN and GnuTLS write colons between octets; 20 octets are the longest serial (RFC 5280 4.1.2.2).
-_HEX: Final = re.compile(r"[0-9A-Fa-f]{1,40}")
-# Not strftime, which depends on the locale.
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +41,13 @@ class AccessRequests:
         if reason := _unfit(request, headend):
             security_event(SecurityEvent.ACCESS_DENIED, headend=headend.name, source=source, reason=reason)
             return Deny(reason=reason)
-        serials = cisco_av_pairs(request).get(_SERIAL, ())
+        serials = cisco_av_pairs(request).get(CERT_SERIAL, ())
         return await self.engine.decide(
             request.text("User-Name"),
             headend=headend.name,
             source=source,
             profile=headend.profile,
-            certificate_serial=int(_digits(serials[0]), 16) if serials else None,
+            certificate_serial=read_serial(serials[0]) if serials else None,
         )
 
 
@@ -65,27 +58,16 @@ def _unfit(request: Packet, headend: RadiusHeadend) -> str:
     password = request.text("User-Password")
     if headend.password and not hmac.compare_digest(password.encode(), headend.password.encode()):
         return "the password is not the one of [headend.NAME]: set `authorization password` on the headend, or there"
-    serials = cisco_av_pairs(request).get(_SERIAL, ())
-    if len(serials) > 1 or not all(_HEX.fullmatch(_digits(serial)) for serial in serials):
-        return f"{_SERIAL} is not the hexadecimal serial of one certificate"
+    serials = cisco_av_pairs(request).get(CERT_SERIAL, ())
+    if len(serials) > 1 or any(read_serial(serial) is None for serial in serials):
+        return f"{CERT_SERIAL} is not the hexadecimal serial of one certificate"
     return ""
-
-
-def _digits(serial: str) -> str:
-    return serial.replace(":", "")
 
 
 def _attributes(permit: Permit, headend: RadiusHeadend) -> Iterator[tuple[str, Value]]:
     """Yield what an IOS router wants to hear, and whom it shall name in its accounts."""
-    yield "Cisco-AVPair", "pki:cert-application=all"
-    if headend.trustpoint:
-        yield "Cisco-AVPair", f"pki:cert-trustpoint={headend.trustpoint}"
-    serial = permit.certificate_serial
-    yield "Cisco-AVPair", f"{_SERIAL}={serial.to_bytes(max(1, (serial.bit_length() + 7) // 8)).hex().upper()}"
-    if headend.send_lifetime_end:
-        # IOS reads hh:mm Mon dd, yyyy in its own time zone, which should be UTC.
-        end = permit.not_after
-        yield "Cisco-AVPair", f"pki:cert-lifetime-end={end:%H:%M} {_MONTHS[end.month - 1]} {end.day}, {end.year}"
+    for pair in av_pairs(permit, trustpoint=headend.trustpoint, lifetime_end=headend.send_lifetime_end):
+        yield "Cisco-AVPair", pair
     # Headends repeat it in their accounts (RFC 2865 5.25), which then name the device beyond doubt.
     name = str(permit.device_id).encode()
     if len(name) <= MAX_TEXT_OCTETS:
