@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -175,6 +176,7 @@ class Slapd:
         """Let it stand still: the kernel goes on accepting connections for it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)  # until the last of its threads stands
 
     def release(self) -> None:
         assert self.process is not None
