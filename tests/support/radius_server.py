@@ -37,7 +37,7 @@ class FakeServer(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.closed.set()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
