@@ -27,10 +27,12 @@ from scep_ra.enrollment.states import EnrollmentState
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.parts import load_cas, load_ras, open_store, utc_now
 from scep_ra.pki.certificates import Certificate
+from scep_ra.revocation.crl import RevocationReason
 from scep_ra.scep.client import IssuedCertificate
 from tests.support.composition import configured, register, running
 from tests.support.enrollment import DEVICE, RULES, Clock, Office, ScriptedAuthorizer, ScriptedCA, device_id, fail
 from tests.support.front import Device
+from tests.support.ocsp import ask, statuses
 from tests.support.raw_http import connect
 
 
@@ -166,6 +168,34 @@ async def test_a_registered_device_enrolls_and_its_certificate_leads_to_the_crl(
             assert (await site.get(path)).status == 200
         assert (await site.get("/certs/default.cer")).body == server.parts.chains["default"][0].der
         assert (await site.get("/crl/other.crl")).status == 404
+
+
+async def test_a_certificate_leads_to_ocsp_and_its_revocation_counts_at_once(settings: Settings) -> None:
+    """As for the CRL, and readiness says whether answers can be signed."""
+    async with running(settings) as (server, site):
+        answer = await Device(site=site).enroll(await register(server.parts.store))
+        assert isinstance(answer, IssuedCertificate)
+        assert f"http://127.0.0.1:{site.port}/ocsp/default".encode() in extensions(answer.certificate)
+
+        serial, issuer = answer.certificate.certificate_serial, server.parts.chains["default"][0]
+        before = await site.send("POST", "/ocsp/default", ask(issuer, serial))
+        await server.parts.revocations.revoke("default", serial, RevocationReason.KEY_COMPROMISE)
+        after = await site.send("POST", "/ocsp/default", ask(issuer, serial))
+
+        assert (statuses(before.body), statuses(after.body)) == ([(serial, "good")], [(serial, "revoked")])
+        assert server.health.checks(["ocsp.default"])["ocsp.default"]() is None
+
+
+async def test_a_ca_without_ocsp_leaves_no_trace_of_it(data: Path) -> None:
+    """No URL in certificates, nobody who answers, no key."""
+    small = {"key_type": "ec-p256", "tiers": 1, "ocsp": False}
+    async with running(configured(data, ca={"default": small})) as (server, site):
+        answer = await Device(site=site).enroll(await register(server.parts.store))
+
+        assert isinstance(answer, IssuedCertificate)
+        assert b"/ocsp" not in extensions(answer.certificate)
+        assert (await site.send("POST", "/ocsp/default", b"\x30\x00")).status == 404
+    assert not (data / "ca/default/ocsp.key").exists()
 
 
 async def test_a_device_that_is_not_registered_does_not(settings: Settings) -> None:

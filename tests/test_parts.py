@@ -12,15 +12,19 @@ import pytest
 
 from scep_ra.aaa.base import Accept, Authorizer, Decision, Defer, Reject
 from scep_ra.aaa.registry import Parts
+from scep_ra.ca.base import CertificateAuthority, SupportsOCSP
 from scep_ra.config import Config, Settings, StorageConfig
 from scep_ra.errors import ConfigurationError, Misconfigured, Unavailable
-from scep_ra.parts import load_authorizers, open_database, open_store
+from scep_ra.parts import load_authorizers, load_cas, ocsp_responders, open_database, open_store
+from scep_ra.pki.algorithms import SignatureScheme
+from scep_ra.pki.keys import load_private_key
 from scep_ra.storage.base import DeviceStore
 from scep_ra.storage.migrations import Upgrade, schema_version
 from scep_ra.storage.postgresql import PostgresqlDatabase
 from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sqlite import SqliteDatabase
 from tests.support.authorizers import Scripted, question
+from tests.support.enrollment import Clock, ScriptedCA, local_ca
 from tests.support.postgresql import PostgresqlServer
 
 
@@ -177,3 +181,33 @@ async def test_what_was_made_before_a_mistake_is_closed(tmp_path: Path, doors: l
     with pytest.raises(ConfigurationError, match="no such door"):
         await loaded(settings).__aenter__()
     assert [door.closed for door in doors] == [True]
+
+
+# --- who answers OCSP ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key_type", "scheme"), [("rsa-2048", SignatureScheme.RSA_PKCS1), ("ec-p384", SignatureScheme.ECDSA)]
+)
+async def test_who_can_verify_a_ca_can_verify_its_ocsp_answers(
+    key_type: str, scheme: SignatureScheme, tmp_path: Path
+) -> None:
+    """The key that signs them is of the CA's kind."""
+    config = Config.model_validate({"ca": {"default": {"key_type": key_type, "tiers": 1}}})
+    there = Settings(config=config, config_file=None, data_dir=tmp_path / "var")
+    async with open_store(there) as store:
+        (responder,) = (await ocsp_responders(there, store, load_cas(there))).values()
+        await responder.check()
+    assert load_private_key((tmp_path / "var/ca/default/ocsp.key").read_bytes()).scheme is scheme
+
+
+@pytest.mark.parametrize("ocsp", [True, False])
+async def test_ocsp_is_answered_for_those_that_allow_it_and_are_told_to(ocsp: bool, tmp_path: Path) -> None:
+    """An authority that keeps its own list of what is revoked is asked there."""
+    config = Config.model_validate({"ca": {"local": {"ocsp": ocsp}, "remote": {}}})
+    there = Settings(config=config, config_file=None, data_dir=tmp_path / "var")
+    ours = local_ca(now=Clock(), name="local")
+    authorities: dict[str, CertificateAuthority] = {"local": ours, "remote": ScriptedCA(ours)}
+    assert [name for name, each in authorities.items() if isinstance(each, SupportsOCSP)] == ["local"]
+    async with open_store(there) as store:
+        assert list(await ocsp_responders(there, store, authorities)) == (["local"] if ocsp else [])

@@ -45,6 +45,9 @@ EVERY_PURPOSE: Final = CertificateProfile(
         ExtendedKeyUsage.IPSEC_IKE,
     ),
 )
+OCSP_DELEGATE: Final = CertificateProfile(
+    key_usage=(KeyUsage.DIGITAL_SIGNATURE,), extended_key_usage=(ExtendedKeyUsage.OCSP_SIGNING,), ocsp_nocheck=True
+)
 ATTRIBUTES: Final = {
     "user": "alice",
     "dns": "gw7.example.com",
@@ -123,6 +126,7 @@ KINDS: Final[dict[str, Callable[[], Issued]]] = {
     **{f"only CA {key}": partial(authority, key, 1) for key in KEY_TYPES},
     "CA that speaks SCEP": partial(authority, "rsa-2048", 1, scep_key_usage=True),
     **{f"RA below {key}": partial(ra, key) for key in KEY_TYPES},
+    "who answers OCSP": partial(below, make_ca(), profile=OCSP_DELEGATE),
 }
 DEVICES: Final[dict[str, Callable[[], Issued]]] = {
     **{f"{key} below {ca}": partial(device, key, ca) for key in KEY_TYPES for ca in KEY_TYPES},
