@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ import pytest
 from scep_ra.pki.certificates import Certificate
 from tests.support.enrolling import certificate_in, enroll, pkcs_req
 from tests.support.headends import SECRET, free_udp_ports, write_secret
-from tests.support.programs import Program, require_program
+from tests.support.programs import Program
+from tests.support.radclient import SIGNED, Headend, hexadecimal, require_radclient
 from tests.support.server import Registered, RunningServer, make_data_directory, running_server
 
 _TOML = """
@@ -35,32 +35,6 @@ trustpoint = "RA-TP"
 second_key = "replace"
 """
 DOCUMENTATION = Path(__file__).parent.parent.parent / "docs/aaa.md"
-_SIGNED = "Message-Authenticator = 0x00"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headend:
-    """radclient, and the ports that it sends to."""
-
-    program: Program
-    directory: Path
-    auth_port: int
-    accounting_port: int
-    secret: str = SECRET.decode()
-    patience_s: float = 10.0
-
-    def __call__(self, command: str, *attributes: str) -> str:
-        """Send a request and return what is printed of the answer, or for want of one."""
-        port = self.accounting_port if command == "acct" else self.auth_port
-        (self.directory / "request").write_text("\n".join(attributes) + "\n")
-        once = ("-x", "-r", "1", "-t", str(self.patience_s), "-f", self.directory / "request")
-        done: subprocess.CompletedProcess[str] = self.program(
-            *once, f"127.0.0.1:{port}", command, self.secret, cwd=self.directory
-        )
-        return done.stdout.partition("Received")[2] or done.stdout + done.stderr
-
-    def ask(self, user_name: str, *attributes: str) -> str:
-        return self("auth", f'User-Name = "{user_name}"', 'User-Password = "cisco"', _SIGNED, *attributes)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, ports: list[int]) -> Iterat
 
 @pytest.fixture
 def headend(server: RunningServer, ports: list[int], tmp_path: Path) -> Headend:
-    program = require_program("radclient", package="freeradius-utils")
-    return Headend(program=program, directory=tmp_path, auth_port=ports[0], accounting_port=ports[1])
+    return Headend(program=require_radclient(), directory=tmp_path, auth_port=ports[0], accounting_port=ports[1])
 
 
 @pytest.fixture
@@ -90,11 +63,6 @@ def device(server: RunningServer) -> Registered:
 @pytest.fixture
 def certificate(server: RunningServer, device: Registered) -> Certificate:
     return enroll(server, device)
-
-
-def hexadecimal(certificate: Certificate) -> str:
-    number = certificate.certificate_serial
-    return number.to_bytes((number.bit_length() + 7) // 8).hex().upper()
 
 
 def test_the_banner_says_where(server: RunningServer, ports: list[int]) -> None:
@@ -179,7 +147,7 @@ def test_a_wrong_secret_and_a_missing_signature_are_not_answered(
 
 def test_a_headend_learns_that_we_are_alive(headend: Headend) -> None:
     """By Status-Server."""
-    assert "Access-Accept" in headend("status", _SIGNED)
+    assert "Access-Accept" in headend("status", SIGNED)
 
 
 def test_a_session_is_known_from_its_start_to_its_stop(

@@ -39,7 +39,9 @@ modules {{
     }}
     pap {{
     }}
+    {modules}
 }}
+{servers}
 server default {{
     listen {{
         type = auth
@@ -141,15 +143,19 @@ class FreeRadius:
 
 
 @contextmanager
-def running_freeradius(directory: Path, users: str, *, post_auth: str = SIGNING) -> Iterator[FreeRadius]:
-    """Start a server and end it; without Debian's package skip the test, or fail it where CI=true."""
+def running_freeradius(
+    directory: Path, users: str, *, post_auth: str = SIGNING, modules: str = "", servers: str = ""
+) -> Iterator[FreeRadius]:
+    """Start a server and end it; without Debian's package skip the test, or fail it where CI=true.
+
+    It may have more modules and virtual servers.
+    """
     program = require_program("freeradius", package="freeradius").path
     directory.mkdir(mode=0o700, exist_ok=True)
     server = FreeRadius(program=program, directory=directory, port=_free_port())
     configuration = directory / "radiusd.conf"
-    configuration.write_text(
-        _CONFIGURATION.format(directory=directory, secret=SECRET, port=server.port, post_auth=post_auth)
-    )
+    places = {"directory": directory, "secret": SECRET, "port": server.port}
+    configuration.write_text(_CONFIGURATION.format(**places, post_auth=post_auth, modules=modules, servers=servers))
     configuration.chmod(0o600)
     server.write_users(users)
     try:
