@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 
 from scep_ra.aaa.base import Authorizer
+from scep_ra.api_parts import make_api
 from scep_ra.audit_trail import AuditTrail
 from scep_ra.ca.base import SupportsCRL
 from scep_ra.config import ServerConfig, Settings
@@ -118,6 +119,8 @@ class Server:
         issuers = {n: c[0] for n, c in self.parts.chains.items() if isinstance(authorities[n], SupportsCRL)}
         application.add_routes(repository_routes(self.parts.revocations, issuers))
         application.add_routes(ocsp_routes(self.parts.responders))
+        if self._settings.config.api:
+            application.add_routes(make_api(self.parts, self.access).routes())
         application.router.add_route("*", "/{path:.*}", front.handle)
         return application
 

@@ -29,6 +29,7 @@ class SecurityEvent(StrEnum):
     INSECURE_ALGORITHM = "insecure_algorithm"
     ACCESS_DENIED = "access_denied"
     RADIUS_DROPPED = "radius_dropped"
+    API_REFUSED = "api_refused"
     ACCEPT_ALL = "accept_all"
     AUDIT_HEAD = "audit_head"
     MESSAGE_UNDELIVERED = "message_undelivered"

@@ -45,6 +45,7 @@ RANKS: Final = MappingProxyType(
         "config": 6,
         "config_aaa": 6,
         "config_base": 6,
+        "api_parts": 6,
         "config_api": 6,
         "config_disconnect": 6,
         "config_headend": 6,
