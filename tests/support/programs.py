@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -74,8 +75,19 @@ class Program:
 def require_program(name: str, *, package: str | None) -> Program:
     """Return the program; without it skip the test, or fail it where CI=true and Debian has the package."""
     path = shutil.which(name)
-    if path is not None:
-        return Program(path=path)
+    if path is None:
+        _miss(name, package)
+    return Program(path=path)
+
+
+def require_file(path: Path, *, package: str) -> Path:
+    """Return a file that a package brings; without it skip the test, or fail it where CI=true."""
+    if not path.exists():
+        _miss(path.name, package)
+    return path
+
+
+def _miss(name: str, package: str | None) -> NoReturn:
     if package is None:
         pytest.skip(f"{name} is not installed, and Debian has no package of it")
     reason = f"{name} is not installed: apt-get install {package}"
