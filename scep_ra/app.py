@@ -27,7 +27,7 @@ from scep_ra.endpoints import Parts, make_endpoint
 from scep_ra.enrollment.refusals import RefusalLog
 from scep_ra.errors import Misconfigured, ScepRaError
 from scep_ra.headend.forgetting import Forgetting
-from scep_ra.headend_parts import make_access_engine, radius_served
+from scep_ra.headend_parts import make_access_engine, start_radius
 from scep_ra.parts import (
     load_authorizers,
     load_cas,
@@ -209,12 +209,14 @@ async def _running(
         await server.trail.record_start()
         stack.push_async_callback(server.trail.record_stop)
         await server.resolve_intents(leftovers)
+        drains: list[Callable[[float], Awaitable[None]]] = []
+        stack.push_async_callback(_drain, drains, settings.config.server.shutdown_timeout_s)
         listener = await Listener.start(
             server.application(), sock=sock, limits=GuardLimits(**limits.model_dump(include=_GUARD_FIELDS))
         )
-        stack.push_async_callback(listener.drain, settings.config.server.shutdown_timeout_s)
-        if is_first:
-            await stack.enter_async_context(radius_served(settings, server.parts.store, server.access))
+        drains.append(listener.drain)
+        if is_first and (radius := await start_radius(settings, server.parts.store, server.access)):
+            drains.append(radius.drain)
         stack.push_async_callback(_end, asyncio.create_task(server.keep_house()))
         stack.push_async_callback(_end, asyncio.create_task(server.parts.outbox.run()))
         if any(table.cache_s for table in settings.config.aaa.values()):
@@ -241,6 +243,11 @@ async def _assembled(settings: Settings, public_url: str) -> AsyncIterator[Serve
         stack.push_async_callback(parts.refusals.close)
         stack.push_async_callback(parts.outbox.close)
         yield Server(settings, store, pool, parts)
+
+
+async def _drain(drains: Iterable[Callable[[float], Awaitable[None]]], patience_s: float) -> None:
+    """Finish what is under way everywhere, side by side: who ends us waits for one patience, not for the sum."""
+    await asyncio.gather(*(drain(patience_s) for drain in drains))
 
 
 async def _end(task: asyncio.Task[None]) -> None:

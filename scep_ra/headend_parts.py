@@ -5,8 +5,7 @@ With `parts` of the composition root. What these do is in `headend`; `radius_par
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scep_ra.aaa.base import Authorizer
@@ -31,22 +30,12 @@ def make_access_engine(settings: Settings, store: Store, authorizers: Mapping[st
     return AccessEngine(certificates=store, profiles=profiles, now=utc_now)
 
 
-@contextlib.asynccontextmanager
-async def radius_served(settings: Settings, store: Store, engine: AccessEngine) -> AsyncIterator[None]:
-    """Serve RADIUS meanwhile, where [radius] says so, and answer what is under way at the end; raise Misconfigured."""
+async def start_radius(settings: Settings, store: Store, engine: AccessEngine) -> RadiusServer | None:
+    """Answer headends from now on, where [radius] says so, until the server is drained; raise Misconfigured."""
     if not settings.config.radius.bind:
-        yield
-        return
-    server = await _start_radius(settings, store, engine)
+        return None
     try:
-        yield
-    finally:
-        await server.drain(settings.config.server.shutdown_timeout_s)
-
-
-async def _start_radius(settings: Settings, store: Store, engine: AccessEngine) -> RadiusServer:
-    try:
-        from scep_ra.radius_parts import start_radius  # noqa: PLC0415 - not everybody has its library
+        from scep_ra.radius_parts import start_radius_server  # noqa: PLC0415 - not everybody has its library
     except ModuleNotFoundError as error:
         raise Misconfigured(f'[radius] bind needs {error.name}: run pip install "scep-ra[radius]"') from error
-    return await start_radius(settings, store, engine)
+    return await start_radius_server(settings, store, engine)

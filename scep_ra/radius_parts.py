@@ -23,7 +23,7 @@ from scep_ra.storage.base import Store
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def start_radius(settings: Settings, store: Store, engine: AccessEngine) -> RadiusServer:
+async def start_radius_server(settings: Settings, store: Store, engine: AccessEngine) -> RadiusServer:
     """Return the server, which answers from now on; raise Misconfigured for a secret or address not to be had."""
     config = settings.config.radius
     headends = await asyncio.to_thread(_headends, settings)

@@ -67,3 +67,14 @@ async def test_who_remembers_answers_listens_to_disconnects_of_others(
     async with running(configured(tmp_path, aaa={"registry": {"type": "registry", "cache_s": 60.0}})):
         await asyncio.sleep(0)
     assert set(started) == {"Outbox", "Forgetting"}
+
+
+async def test_http_and_radius_are_drained_side_by_side() -> None:
+    """A supervisor kills a worker that takes longer than one patience and a little."""
+    everywhere = asyncio.Barrier(2)
+
+    async def drain(patience_s: float) -> None:
+        async with asyncio.timeout(patience_s):
+            await everywhere.wait()
+
+    await app._drain([drain, drain], 10.0)
