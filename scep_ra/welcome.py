@@ -29,6 +29,8 @@ class Welcome:
     one_time: bool = True  # its first enrollments need a challenge made for the device
     registry: bool = True  # its devices must be registered here
     radius: str = ""  # where headends are answered, with which ports; "" = nowhere
+    api: str = ""  # URL at which they are answered by HTTP; "" = nowhere
+    ocsp: Sequence[str] = ()  # URLs of the OCSP responders
 
     def text(self) -> str:
         """Return the whole page."""
@@ -43,7 +45,10 @@ class Welcome:
     def _where(self) -> list[str]:
         urls = [f"  {self.base_url}/scep/{name}" for name in self.profiles]
         headends = ["Headends are answered by RADIUS (PKI-AAA) at", f"  {self.radius}"] if self.radius else []
-        return [f"scep-ra {scep_ra.__version__} is ready. SCEP (RFC 8894) is served at", *urls, *headends, ""]
+        headends += ["Headends are answered by HTTP at", f"  {self.api}"] if self.api else []
+        ocsp = ["OCSP (RFC 6960) is answered at", *(f"  {url}" for url in self.ocsp)] if self.ocsp else []
+        ready = f"scep-ra {scep_ra.__version__} is ready. SCEP (RFC 8894) is served at"
+        return [ready, *urls, *headends, *ocsp, ""]
 
     def _whom(self) -> list[str]:
         lines = ["Whom to trust (compare on the device before the first enrollment):"]

@@ -20,6 +20,8 @@ def welcome(
     one_time: bool = True,
     registry: bool = True,
     radius: str = "",
+    api: str = "",
+    ocsp: Sequence[str] = (),
 ) -> str:
     return Welcome(
         base_url="http://scep.example.net:8000",
@@ -33,6 +35,8 @@ def welcome(
         one_time=one_time,
         registry=registry,
         radius=radius,
+        api=api,
+        ocsp=ocsp,
     ).text()
 
 
@@ -47,6 +51,15 @@ def test_headends_have_their_address() -> None:
     text = welcome(radius="192.0.2.1 ports 1812/udp and 1813/udp")
     assert "Headends are answered by RADIUS (PKI-AAA) at\n  192.0.2.1 ports 1812/udp and 1813/udp\n" in text
     assert "RADIUS" not in welcome()
+
+
+def test_what_else_is_answered_has_its_urls() -> None:
+    """The HTTP API and OCSP, where they are on."""
+    text = welcome(api="http://scep.example.net:8000/api/v1", ocsp=["http://scep.example.net:8000/ocsp/main"])
+    assert "Headends are answered by HTTP at\n  http://scep.example.net:8000/api/v1\n" in text
+    assert "OCSP (RFC 6960) is answered at\n  http://scep.example.net:8000/ocsp/main\n" in text
+    assert "HTTP at" not in welcome()
+    assert "OCSP" not in welcome()
 
 
 def test_fingerprints_are_grouped_as_people_compare_them() -> None:

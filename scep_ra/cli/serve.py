@@ -21,6 +21,8 @@ from scep_ra.data_directory import prepare
 from scep_ra.endpoints import Parts
 from scep_ra.supervisor import Job, supervise, work
 from scep_ra.telemetry.log import configure_logging
+from scep_ra.web.api import PREFIX
+from scep_ra.web.ocsp import ocsp_url
 from scep_ra.welcome import Welcome
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -105,6 +107,8 @@ def _welcome(parts: Parts, invocation: Invocation) -> Welcome:
         one_time=example.challenge == "one-time",
         registry=parts.settings.config.aaa[example.authorizer].type == "registry",
         radius=_radius(parts.settings.config.radius),
+        api=f"{parts.public_url.rstrip('/')}{PREFIX}" if parts.settings.config.api else "",
+        ocsp=[ocsp_url(parts.public_url, ca) for ca in parts.responders],
     )
 
 

@@ -127,6 +127,12 @@ def documented(beginning: str) -> str:
     return str(found)
 
 
+def test_the_banner_says_where_freeradius_asks(server: RunningServer) -> None:
+    """By HTTP, and by OCSP unless somebody has turned it off."""
+    assert f"Headends are answered by HTTP at\n  {server.base_url}/api/v1\n" in server.banner
+    assert f"OCSP (RFC 6960) is answered at\n  {server.base_url}/ocsp/default\n" in server.banner
+
+
 def test_a_disabled_device_does_not_log_in_any_more(server: RunningServer, asking_the_api: Network) -> None:
     """The API says so the next time, and nobody else is kept out."""
     lost, other = server.register(), server.register()
