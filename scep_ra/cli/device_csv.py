@@ -18,7 +18,7 @@ from scep_ra.cli.device_fields import (
     read_service,
 )
 from scep_ra.errors import ConfigurationError
-from scep_ra.identity.types import DeviceID, DeviceIDKind, InvalidDeviceID
+from scep_ra.identity.types import DeviceID, DeviceIDKind, InvalidDeviceID, parse_device_id
 from scep_ra.storage.base import Device
 
 COLUMNS: Final = ("value", "kind", "user", "profile", "services", "approval", "valid_until", "note")
@@ -99,7 +99,9 @@ def _device(row: Mapping[str | None, str | list[str] | None], profiles: Containe
 def _device_id(cells: Mapping[str, str]) -> DeviceID:
     if not cells["value"]:
         raise ValueError("the value is empty")
-    kind = cells.get("kind") or DeviceIDKind.SERIAL
+    kind = cells.get("kind")
+    if not kind:
+        return parse_device_id(cells["value"])
     if kind not in tuple(DeviceIDKind):
         raise ValueError(f"{kind!r} is no kind: use one of {', '.join(DeviceIDKind)}")
     return DeviceID(kind=DeviceIDKind(kind), value=cells["value"])

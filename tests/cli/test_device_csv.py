@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from scep_ra.cli.device_csv import BadLine, read_devices
+from scep_ra.identity.types import parse_device_id
 from scep_ra.storage.base import Device
 from tests.support.records import NOW, make_device
 
@@ -74,3 +75,12 @@ def test_a_cell_that_cannot_be_read_makes_the_line_bad(column: str, cell: str, r
     result = read_one(f"value,{column}", f"X1,{cell}")
     assert isinstance(result, BadLine)
     assert (result.line, reason in result.reason) == (2, True)
+
+
+@pytest.mark.parametrize("head", ["value", "value,kind"])
+def test_a_value_without_a_kind_is_read_as_on_the_command_line(head: str) -> None:
+    """With a prefix, or by its look: else one device would have two entries, of which only one lets it in."""
+    for text in ("imei:490154203237518", "00:24:be:80:4f:f1", "PID:ISR4331/K9 SN:FTX1234A0BC"):
+        device = read_one(head, text)
+        assert isinstance(device, Device)
+        assert device.device_id == parse_device_id(text)
