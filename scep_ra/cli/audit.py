@@ -68,6 +68,8 @@ def verify(invocation: Invocation, file: Path | None, anchor: list[AuditHead], *
     else:
         reports = _verify_file(file, anchor)
     echo_table([_row(report) for report in reports], as_json=as_json)
+    if not reports:
+        click.echo("the audit log is empty: nothing was checked", err=True)
     if not anchor:
         click.echo("no anchor was given: records that were cut off at the end would not be missed", err=True)
 

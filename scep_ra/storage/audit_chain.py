@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from scep_ra.identity.types import DeviceID
 # What the first record of every chain is sealed to.
 START: Final = bytes(32)
 _MAX_SHOWN: Final = 80
+# The name of a chain may have colons; 18 digits are more records than there will be.
+_HEAD: Final = re.compile(r"(?P<chain>.+):(?P<sequence>[1-9][0-9]{0,17}):(?P<digest>[0-9a-f]{64})", re.DOTALL)
 # Sorted keys, no blanks, ASCII: one way only to write a record.
 _canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 # What reading hostile JSON into our types can raise; deep nesting is the last.
@@ -88,11 +91,10 @@ class AuditHead:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read CHAIN:SEQUENCE:DIGEST; raise ValueError for anything that is not written exactly so."""
-        chain, sequence, digest = text.rsplit(":", 2)
-        head = cls(chain=chain, sequence=int(sequence), digest=bytes.fromhex(digest))
-        if str(head) != text or len(head.digest) != len(START) or not chain or head.sequence < 1:
+        form = _HEAD.fullmatch(text)
+        if form is None:
             raise ValueError(f"{text!r} is not CHAIN:SEQUENCE:DIGEST with a SHA-256 in lower-case hexadecimal")
-        return head
+        return cls(chain=form["chain"], sequence=int(form["sequence"]), digest=bytes.fromhex(form["digest"]))
 
 
 def encode(record: AuditRecord) -> bytes:

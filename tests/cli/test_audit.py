@@ -73,8 +73,11 @@ class TestVerify:
         assert outcome.err.startswith("no anchor was given")
 
     def test_an_empty_log_holds(self, scep_ra: CommandLine) -> None:
-        """There is nothing to show."""
-        assert scep_ra.ok("audit", "verify").out == ""
+        """There is nothing to show, and that is said: it may be the wrong data directory."""
+        scep_ra.data.mkdir(mode=0o700)
+        outcome = scep_ra.ok("audit", "verify")
+        assert outcome.out == ""
+        assert outcome.err.startswith("the audit log is empty")
 
     def test_programs_get_json(self, log: CommandLine) -> None:
         """One object a chain."""
