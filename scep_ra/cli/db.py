@@ -14,7 +14,7 @@ import click
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.cli.output import echo_record, timestamp
 from scep_ra.cli.parameters import json_option
-from scep_ra.cli.session import settings_of
+from scep_ra.cli.session import say_if_new, settings_of
 from scep_ra.errors import ScepRaError
 from scep_ra.parts import open_database, utc_now
 from scep_ra.storage.archive import CRL_NUMBER_GAP, Progress, count_rows, restore_archive, write_archive
@@ -109,7 +109,7 @@ def restore(invocation: Invocation, file: Path, *, keep_challenges: bool) -> Non
             restored = await restore_archive(database, file, keep_challenges=keep_challenges, progress=progress)
         saved_at = timestamp(restored.contents.created_at)
         click.echo(f"restored {restored.contents.total} rows as of {saved_at}")
-        click.echo(f"voided {restored.voided_challenges} open challenges")
+        click.echo(f"voided challenges: {restored.voided_challenges}")
         click.echo(f"raised CRL numbers by {CRL_NUMBER_GAP}, above those of CRLs made since")
         click.echo(
             f"Certificates issued and revocations made after {saved_at} are not in this database: a certificate that"
@@ -123,6 +123,7 @@ def restore(invocation: Invocation, file: Path, *, keep_challenges: bool) -> Non
 def _with_database(invocation: Invocation, work: Callable[[Database], Awaitable[_T]]) -> _T:
     """Run a coroutine function with the database open, its schema as it is."""
     settings = settings_of(invocation)
+    say_if_new(settings)
 
     async def run() -> _T:
         database = await open_database(settings, Upgrade.NEVER)

@@ -65,7 +65,10 @@ class Given(TypedDict):
 @click.option("--note", help="Anything worth remembering.")
 @click.pass_obj
 def add(invocation: Invocation, value: str, *, kind: DeviceIDKind | None, **given: Unpack[Given]) -> None:
-    """Let the device with identifier VALUE enroll; a serial number unless --kind says otherwise."""
+    """Let the device with identifier VALUE enroll.
+
+    Without --kind a UUID, a UDID or a MAC address with separators is taken for what it is, all else for a serial.
+    """
     entry = _with(Device(device_id=device_id(value, kind), created_at=utc_now()), given)
 
     async def work(session: Session) -> None:
@@ -74,6 +77,7 @@ def add(invocation: Invocation, value: str, *, kind: DeviceIDKind | None, **give
 
     with_store(invocation, work)
     click.echo(f"added {entry.device_id}")
+    _warn_of_past_end(entry)
 
 
 @device.command("set", epilog="Example:  scep-ra device set FOC1234X0AB --valid-until 2027-12-31")
@@ -121,7 +125,16 @@ def set_(
             raise NotFound(f"{entry.device_id} was removed meanwhile; nothing was changed")
         return entry
 
-    click.echo(f"changed {with_store(invocation, work).device_id}")
+    changed = with_store(invocation, work)
+    click.echo(f"changed {changed.device_id}")
+    if given["valid_until"]:
+        _warn_of_past_end(changed)
+
+
+def _warn_of_past_end(entry: Device) -> None:
+    if entry.valid_until is not None and entry.valid_until <= utc_now():
+        end = timestamp(entry.valid_until)
+        click.echo(f"warning: {end} is past: {entry.device_id} gets no certificate any more", err=True)
 
 
 def _said(given: Given) -> dict[str, Any]:

@@ -46,12 +46,19 @@ def settings_of(invocation: Invocation, overrides: Mapping[str, object] = NO_OVE
 def with_store(invocation: Invocation, work: Callable[[Session], Awaitable[_T]]) -> _T:
     """Run a coroutine function with the store open."""
     settings = settings_of(invocation)
+    say_if_new(settings)
 
     async def run() -> _T:
         async with open_store(settings, actor=f"cli:{operator()}") as store:
             return await work(Session(settings=settings, store=store))
 
     return asyncio.run(run())
+
+
+def say_if_new(settings: Settings) -> None:
+    """Say that this command makes the data directory: in the wrong place there would seem to be no devices."""
+    if not settings.data_dir.exists():
+        click.echo(f"making a new data directory, {settings.data_dir}; --data names another", err=True)
 
 
 def operator() -> str:
@@ -71,7 +78,7 @@ def check_profile(settings: Settings, profile: str) -> None:
 
 
 def device_id(text: str, kind: DeviceIDKind | None) -> DeviceID:
-    """Return the device ID typed as VALUE with --kind, or as kind:value; a serial number when neither tells."""
+    """Return the device ID typed as VALUE with --kind, or as kind:value; by its look when neither tells."""
     return parse_device_id(text) if kind is None else DeviceID(kind=kind, value=text)
 
 

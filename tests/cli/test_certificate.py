@@ -83,6 +83,7 @@ def test_a_certificate_is_shown_by_any_spelling_of_its_serial(
 
 def test_a_certificate_that_does_not_exist_is_not_found(scep_ra: CommandLine) -> None:
     """Status 1, and which CAs were asked."""
+    scep_ra.data.mkdir(mode=0o700)
     outcome = scep_ra("certificate", "show", "7f")
     assert outcome.status == 1
     assert outcome.err == "scep-ra: no certificate with serial 7f was issued by CA default\n"

@@ -107,7 +107,7 @@ class TestBackupAndRestore:
         scep_ra.data = tmp_path / "other"
         outcome = scep_ra.ok("db", "restore", str(file))
         assert outcome.out.splitlines()[1:] == [
-            "voided 1 open challenges",
+            "voided challenges: 1",
             f"raised CRL numbers by {CRL_NUMBER_GAP}, above those of CRLs made since",
         ]
         assert "Certificates issued and revocations made after" in outcome.err
@@ -124,7 +124,7 @@ class TestBackupAndRestore:
         before = scep_ra.ok("db", "check", "--json").json
         scep_ra.data = tmp_path / "other"
         use_postgresql(scep_ra, postgresql_dsn)
-        assert "voided 0 open" in scep_ra.ok("db", "restore", "--keep-challenges", str(file)).out
+        assert "voided challenges: 0" in scep_ra.ok("db", "restore", "--keep-challenges", str(file)).out
         assert scep_ra.ok("db", "check", "--json").json == before
 
     def test_a_store_in_use_is_not_restored_into(self, scep_ra: CommandLine, tmp_path: Path) -> None:

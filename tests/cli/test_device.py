@@ -277,6 +277,7 @@ BAD = "value,kind,profile\nX1,,\n\n,,\nX2,shoe,\nX3,,nowhere\nX1,,\nX4,,,,\n12,i
 
 def test_nothing_is_imported_when_a_line_is_bad(scep_ra: CommandLine, tmp_path: Path) -> None:
     """Every bad line is named with its reason."""
+    scep_ra.data.mkdir(mode=0o700)
     file = tmp_path / "devices.csv"
     file.write_text(BAD)
     outcome = scep_ra("device", "import", str(file))
@@ -296,6 +297,7 @@ def test_nothing_is_imported_when_a_line_is_bad(scep_ra: CommandLine, tmp_path: 
 
 def test_skip_bad_imports_the_good_lines(scep_ra: CommandLine, tmp_path: Path) -> None:
     """The bad ones are still named."""
+    scep_ra.data.mkdir(mode=0o700)
     file = tmp_path / "devices.csv"
     file.write_text(BAD)
     outcome = scep_ra.ok("device", "import", str(file), "--skip-bad")
@@ -325,3 +327,13 @@ def test_a_file_that_is_no_such_csv_is_refused_whole(
     outcome = scep_ra("device", "import", str(file), "--skip-bad")
     assert (outcome.status, expected in outcome.err) == (2, True)
     assert scep_ra.ok("device", "list", "--json").json == []
+
+
+def test_an_end_that_is_past_is_warned_about(scep_ra: CommandLine) -> None:
+    """It may be meant, or be last year's; other changes do not repeat the warning."""
+    scep_ra.data.mkdir(mode=0o700)
+    past = "warning: 2020-01-01T23:59:59Z is past: serial:X1 gets no certificate any more\n"
+    assert scep_ra.ok("device", "add", "X1", "--valid-until", "2020-01-01").err == past
+    assert scep_ra.ok("device", "set", "X1", "--valid-until", "2020-01-01").err == past
+    assert scep_ra.ok("device", "set", "X1", "--note", "lab").err == ""
+    assert scep_ra.ok("device", "set", "X1", "--valid-until", "2999-01-01").err == ""

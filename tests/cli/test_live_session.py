@@ -49,6 +49,7 @@ def test_the_sessions_of_one_device_are_found_by_its_value(scep_ra: CommandLine)
 
 def test_a_long_list_says_that_there_is_more(scep_ra: CommandLine) -> None:
     """And how to see it."""
+    scep_ra.data.mkdir(mode=0o700)
     connect(scep_ra, "0A", "0B")
     outcome = scep_ra.ok("session", "list", "--limit", "1")
     assert "0B" in outcome.out

@@ -85,6 +85,7 @@ def test_the_exit_status_tells_the_kind_of_error(error: ScepRaError, status: int
 
 def test_an_error_is_one_line_without_traceback(scep_ra: CommandLine) -> None:
     """Somebody who mistyped needs no stack."""
+    scep_ra.data.mkdir(mode=0o700)
     outcome = scep_ra("device", "show", "X1")
     assert outcome.status == 1
     assert outcome.err == "scep-ra: no device 'X1' is registered; `scep-ra device list` shows those that are\n"
@@ -116,3 +117,19 @@ def test_the_process_arguments_are_the_default(
     with pytest.raises(SystemExit):
         cli_main.main()
     assert package.__version__ in capsys.readouterr().out
+
+
+def test_a_group_says_of_its_commands_whole_sentences(scep_ra: CommandLine) -> None:
+    """Click would end each where the line does."""
+    listed = scep_ra.ok("request", "--help").out.partition("Commands:")[2]
+    assert " ".join(listed.split()).startswith(
+        "approve Approve a request that waits, if AAA says yes to it now; the device gets its certificate when it asks"
+    )
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("command", [("device", "list"), ("db", "upgrade")])
+def test_a_command_that_makes_the_data_directory_says_so_once(scep_ra: CommandLine, command: tuple[str, ...]) -> None:
+    """In the wrong place there would seem to be no devices at all."""
+    assert scep_ra.ok(*command).err == f"making a new data directory, {scep_ra.data}; --data names another\n"
+    assert scep_ra.ok(*command).err == ""

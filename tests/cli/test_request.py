@@ -217,6 +217,7 @@ def test_lists_are_chosen_by_state_and_device(scep_ra: CommandLine) -> None:
 
 def test_a_list_that_was_cut_says_so(scep_ra: CommandLine) -> None:
     """On standard error, where no program reads it."""
+    scep_ra.data.mkdir(mode=0o700)
     put(scep_ra, waiting(), waiting(OTHER, 2))
     refuse(scep_ra, REFUSAL)
 
@@ -402,6 +403,7 @@ def test_an_id_that_means_several_requests_is_refused(scep_ra: CommandLine, comm
 @pytest.mark.parametrize("command", ["show", "approve", "reject"])
 def test_an_id_that_nobody_has_is_not_found(scep_ra: CommandLine, command: str) -> None:
     """Status 1, and where to look."""
+    scep_ra.data.mkdir(mode=0o700)
     outcome = scep_ra("request", command, "abc")
     assert (outcome.status, outcome.err) == (
         1, "scep-ra: no request has an ID that begins with abc; `scep-ra request list --all` shows them\n",
@@ -445,6 +447,7 @@ def test_a_login_without_a_name_has_to_say_who_it_is(scep_ra: CommandLine, monke
 
 def test_aaa_has_the_last_word(scep_ra: CommandLine) -> None:
     """A device that was never registered, or is not any more, cannot be approved."""
+    scep_ra.data.mkdir(mode=0o700)
     put(scep_ra, waiting(), registered=False)
     outcome = scep_ra("request", "approve", WAITS)
     assert outcome.status == 1
