@@ -63,7 +63,7 @@ _CIPHERS: Final = (Cipher.TRIPLE_DES, Cipher.AES128, Cipher.AES192, Cipher.AES25
 _ADVICE: Final = {
     FailInfo.BAD_ALG: "it does not accept this digest, cipher or kind of key: see `scep-ra getcaps`",
     FailInfo.BAD_MESSAGE_CHECK: "it could not verify or decrypt the request: was it encrypted to its RA certificate?",
-    FailInfo.BAD_REQUEST: "not authorized: check the challenge, the subject, and that the device is registered",
+    FailInfo.BAD_REQUEST: "are challenge and subject right, is the device registered, may it have another certificate?",
     FailInfo.BAD_TIME: "the clocks disagree: set this machine's",
     FailInfo.BAD_CERT_ID: "it knows no such certificate or request",
 }
@@ -315,7 +315,9 @@ def enroll(**given: Any) -> None:
             raise click.exceptions.Exit(STILL_PENDING)
         case Failed(fail_info=fail_info, text=text):
             advice = _ADVICE[fail_info] if fail_info is not None else "it gives no reason that RFC 8894 knows"
-            raise EnrollmentFailed(f"the server refuses the request: {advice}{f' ({text!a})' if text else ''}")
+            # What the server says is its reason; advice goes by one of five numbers, and may miss it.
+            reason = f"{text!a} ({advice})" if text else advice
+            raise EnrollmentFailed(f"the server refuses the request: {reason}")
         case RetrievedCRL():  # pragma: no cover - only GetCRL is answered so
             raise EnrollmentFailed("the server answers with a CRL")
         case _:

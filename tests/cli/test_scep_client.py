@@ -179,7 +179,7 @@ def test_a_request_that_waits_too_long_can_be_taken_up_again(
     [
         (FailInfo.BAD_ALG, "getcaps"),
         (FailInfo.BAD_MESSAGE_CHECK, "verify or decrypt"),
-        (FailInfo.BAD_REQUEST, "check the challenge"),
+        (FailInfo.BAD_REQUEST, "are challenge and subject right"),
         (FailInfo.BAD_TIME, "clocks"),
         (FailInfo.BAD_CERT_ID, "knows no such"),
     ],
@@ -192,7 +192,7 @@ def test_a_refusal_comes_with_advice(
     outcome = scep_ra("enroll", service.url, *REQUEST, "-o", str(out), "--key", key_file(out.parent))
     assert outcome.status == 1
     assert advice in outcome.err
-    assert "('no\\x1b[2J')" in outcome.err
+    assert "the server refuses the request: 'no\\x1b[2J' (" in outcome.err
 
 
 def test_a_refusal_without_reason_is_told_so(scep_ra: CommandLine, out: Path) -> None:
