@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from scep_ra.enrollment.errors import NameNotVouched, NamingImpossible
 from scep_ra.enrollment.naming import CertificateNames, NamingFacts, NamingRules
 from scep_ra.enrollment.vouching import NamingFacts as SameFacts
+from scep_ra.identity.extract import choose_device_id, extract_claims
+from scep_ra.identity.types import DeviceIDKind
 from scep_ra.pki import der, oids
 from scep_ra.pki.general_names import encode_general_names, parse_general_names, read_general_name
 from scep_ra.pki.names import format_name, parse_name, rdns
@@ -248,7 +250,7 @@ def test_the_page_has_an_example_for_every_kind_of_client() -> None:
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_an_example_of_the_page_is_true(title: str) -> None:
-    """Its profile makes of its request and AAA answer the names, or the refusal, that it shows."""
+    """Its request names its device, and its profile makes of that and of AAA's answer what it shows."""
     options, _, outcome = EXAMPLES[title].partition("```\n\n```text\n")
     rules = NamingRules.compile(**tomllib.loads(options)["profile"]["default"])
     lines: dict[str, list[str]] = {}
@@ -262,6 +264,13 @@ def test_an_example_of_the_page_is_true(title: str) -> None:
         profile="default",
         **dict(each.split("=", 1) for each in lines.get("AAA", ())),
     )
+    if known.device_id.kind is not DeviceIDKind.HARDWARE_MODULE:  # which the manufacturer's certificate says
+        claims = extract_claims(
+            subject=known.csr_subject,
+            subject_alt_name=known.csr_subject_alt_name,
+            rules=("subject.serialNumber", "subject.userId", "san", "subject.commonName"),
+        )
+        assert choose_device_id(claims) == known.device_id
     if "refused" in lines:
         with pytest.raises((NameNotVouched, NamingImpossible)) as refusal:
             rules.names(known)
