@@ -127,6 +127,9 @@ def _describe(details: ErrorDetails) -> Problem:
             return key, "must be a table"
         case "string_pattern_mismatch" if key[-1] == "[key]":
             return key[:-1], "has a name that is not 1 to 64 of a-z, 0-9, _ and -"
+        case "string_pattern_mismatch" if str(key[-1]) in known:
+            # Not everybody reads patterns, but the help says what is meant.
+            return key, f"must match pattern '{details['ctx']['pattern']}': {known[str(key[-1])].description}"
         case _:
             return key, re.sub(r"^(Input|String) should", "must", details["msg"])
 
