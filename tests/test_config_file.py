@@ -548,7 +548,7 @@ def test_a_static_challenge_and_its_secret_go_together(tmp_path: Path, text: str
 def test_a_text_of_the_wrong_form_is_told_with_the_help_of_its_option(tmp_path: Path) -> None:
     """And not repeated: here somebody has written the secret itself."""
     text = '[profile.default]\nchallenge = "static"\nstatic_challenge_sha256 = "lab-secret"\n'
-    assert problems(tmp_path, text) == [
-        "scep-ra.toml:3: key profile.default.static_challenge_sha256 must match pattern '^([0-9a-f]{64})?$': "
-        'The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`.'
-    ]
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("scep-ra.toml:3: key profile.default.static_challenge_sha256 must match pattern")
+    assert problem.endswith(': The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`.')
+    assert "lab-secret" not in problem
