@@ -552,3 +552,12 @@ def test_a_text_of_the_wrong_form_is_told_with_the_help_of_its_option(tmp_path: 
     assert problem.startswith("scep-ra.toml:3: key profile.default.static_challenge_sha256 must match pattern")
     assert problem.endswith(': The shared secret of challenge = "static", hashed by `printf %s SECRET | sha256sum`.')
     assert "lab-secret" not in problem
+
+
+@pytest.mark.parametrize("options", ['challenge = "anonymous"', "insecure_anonymous = true"])
+def test_a_profile_without_proof_has_to_be_meant(tmp_path: Path, options: str) -> None:
+    """One of the two alone does not start; both together do, with a warning."""
+    (problem,) = problems(tmp_path, f"[profile.default]\n{options}\n")
+    assert "profile.default.insecure_anonymous goes with challenge = " in problem
+    both = '[profile.default]\nchallenge = "anonymous"\ninsecure_anonymous = true\n'
+    assert any("whoever knows the ID" in warning for warning in warnings_about(load(tmp_path, both).config))
