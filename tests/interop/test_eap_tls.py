@@ -6,7 +6,6 @@ Once FreeRADIUS asks our API about the device, once our OCSP responder about the
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from scep_ra.pki.certificates import Certificate
+from tests.support.documentation import shown
 from tests.support.enrolling import certificate_in, enroll, pkcs_req
 from tests.support.freeradius import SECRET, running_freeradius
 from tests.support.headends import free_udp_ports
@@ -26,7 +26,6 @@ from tests.support.programs import Program, require_file, require_program
 from tests.support.server import RunningServer, make_data_directory, running_server
 from tests.support.tls import write_server_files
 
-DOCUMENTATION: Final = Path(__file__).parent.parent.parent / "docs/aaa.md"
 REST_MODULE: Final = Path("/usr/lib/freeradius/rlm_rest.so")
 TOKEN: Final = "known to FreeRADIUS"
 _TOML: Final = f"""
@@ -90,17 +89,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture
 def asking_the_api(server: RunningServer, tmp_path: Path) -> Iterator[Network]:
     require_file(REST_MODULE, package="freeradius-rest")
-    rest = documented("rest {").replace("https://scep-ra.example.com", server.base_url).replace("the-token", TOKEN)
+    rest = (
+        shown("aaa.md", "rest {\n").replace("https://scep-ra.example.com", server.base_url).replace("the-token", TOKEN)
+    )
     with network(
-        server, tmp_path, modules=rest + documented("eap {"), servers=documented("server check_tls {")
+        server, tmp_path, modules=rest + shown("aaa.md", "eap {\n"), servers=shown("aaa.md", "server check_tls {\n")
     ) as made:
         yield made
 
 
 @pytest.fixture
 def asking_ocsp(server: RunningServer, tmp_path: Path) -> Iterator[Network]:
-    eap = documented("eap {").replace("virtual_server = check_tls\n", "")
-    eap = eap.replace("tls_min_version", documented("ocsp {") + "tls_min_version")
+    eap = shown("aaa.md", "eap {\n").replace("virtual_server = check_tls\n", "")
+    eap = eap.replace("tls_min_version", shown("aaa.md", "ocsp {\n") + "tls_min_version")
     with network(server, tmp_path, modules=eap) as made:
         yield made
 
@@ -118,13 +119,6 @@ def network(server: RunningServer, directory: Path, *, modules: str, servers: st
     modules, servers = (text.replace("${certdir}", str(certificates)) for text in (modules, servers))
     with running_freeradius(certificates, "", modules=modules, servers=servers + _ACCESS_POINT.format(port=port)):
         yield Network(program=program, directory=directory, port=port)
-
-
-def documented(beginning: str) -> str:
-    """Return the part of a configuration that docs/aaa.md shows, by its first line."""
-    page = DOCUMENTATION.read_text("utf-8")
-    (found,) = re.findall(rf"^```text\n({re.escape(beginning)}\n.*?)^```", page, re.MULTILINE | re.DOTALL)
-    return str(found)
 
 
 def test_the_banner_says_where_freeradius_asks(server: RunningServer) -> None:
