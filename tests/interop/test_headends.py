@@ -6,7 +6,9 @@ The server has two workers, of which one answers by RADIUS.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,15 @@ def test_a_wrong_secret_and_a_missing_signature_are_not_answered(
 def test_a_headend_learns_that_we_are_alive(headend: Headend) -> None:
     """By Status-Server."""
     assert "Access-Accept" in headend("status", SIGNED)
+
+
+def test_another_worker_takes_the_place_of_one_that_dies(server: RunningServer, headend: Headend) -> None:
+    """Ports and all, and only one answers at a time."""
+    first = server.log.wait_for("worker_ready", worker=1)
+    os.kill(first["pid"], signal.SIGKILL)
+    server.log.wait_for("radius_ready", times=2)
+    assert "Access-Accept" in headend("status", SIGNED)
+    assert {event["worker"] for event in server.log.events("radius_ready")} == {1}
 
 
 def test_a_session_is_known_from_its_start_to_its_stop(
