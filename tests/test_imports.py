@@ -31,6 +31,7 @@ RANKS: Final = MappingProxyType(
         "enrollment.states": 3,
         "aaa.base": 3,
         "ca.base": 3,
+        "dsn": 1,
         "storage.base": 3,
         "storage.sessions": 3,
         "storage.audit_chain": 3,

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from scep_ra.aaa.pool import Pool
 from scep_ra.aaa.sql import MAX_ROWS, Row, SqlSettings
+from scep_ra.dsn import describe_dsn, reason_of
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.secret_files import read_secret
 
@@ -41,7 +41,7 @@ class PostgresqlSource:
 
     def __init__(self, settings: SqlSettings) -> None:
         self._settings = settings
-        self._where = _describe(settings.dsn)
+        self._where = describe_dsn(settings.dsn)
         self._pool = Pool(settings.pool_size, self._connect, broken=_Broken)
 
     async def rows(self, values: Mapping[str, str | bool]) -> Sequence[Row]:
@@ -130,23 +130,9 @@ def _translated(where: str) -> Iterator[None]:
         yield
     except _NEEDS_MENDING as error:
         raise Misconfigured(
-            f"{where} cannot answer: {_reason(error)}; look at dsn, password_file and authorize"
+            f"{where} cannot answer: {reason_of(error)}; look at dsn, password_file and authorize"
         ) from error
     except _ENDS_CONNECTION as error:
-        raise _Broken(f"{where} gives no answer: {_reason(error)}") from error
+        raise _Broken(f"{where} gives no answer: {reason_of(error)}") from error
     except _NO_ANSWER as error:
-        raise Unavailable(f"{where} gives no answer: {_reason(error)}") from error
-
-
-def _describe(dsn: str) -> str:
-    """Return words for database and server, with nothing of user and password."""
-    url = urlsplit(dsn)
-    host = parse_qs(url.query).get("host", [url.hostname or "the default address"])[0]
-    return f"PostgreSQL database {url.path.strip('/') or '(default)'} at {host}"
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what an error says, without detail and hint, which may quote rows."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).partition("\n")[0] or "no answer in time"
+        raise Unavailable(f"{where} gives no answer: {reason_of(error)}") from error

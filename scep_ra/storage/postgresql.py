@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, Self
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from asyncpg.transaction import Transaction
 
+from scep_ra.dsn import describe_dsn, reason_of
 from scep_ra.errors import Misconfigured, Unavailable
 from scep_ra.storage.database import Result, Row, Table, UniqueViolation, Work, collect_tables
 from scep_ra.storage.migrations import Upgrade, prepare_schema
@@ -116,7 +116,7 @@ class PostgresqlDatabase:
         `dsn` is a postgresql:// URL without a password: that comes from the file, else as for psql from PGPASSWORD or
         the user's password file.
         """
-        where = _describe(dsn)
+        where = describe_dsn(dsn)
         with _translated(where):
             pool = await asyncpg.create_pool(
                 dsn,
@@ -225,7 +225,7 @@ class _PostgresqlSession:
             yield
         except asyncpg.UniqueViolationError as error:
             self._is_broken = True
-            raise UniqueViolation(_reason(error)) from None
+            raise UniqueViolation(reason_of(error)) from None
         except Exception:
             self._is_broken = True
             raise
@@ -272,21 +272,7 @@ def _read_password(file: Path) -> str:
             raise Misconfigured(f"the password file {file} is open to other users (mode {mode:04o}): chmod 600 {file}")
         return file.read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"[storage] password_file {file} cannot be read: {_reason(error)}") from error
-
-
-def _describe(dsn: str) -> str:
-    """Return words for database and server, with nothing of user and password."""
-    url = urlsplit(dsn)
-    host = parse_qs(url.query).get("host", [url.hostname or "the default address"])[0]
-    return f"PostgreSQL database {url.path.strip('/') or '(default)'} at {host}"
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what an error says, without detail and hint, which may quote rows."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).partition("\n")[0] or "no answer in time"
+        raise Misconfigured(f"[storage] password_file {file} cannot be read: {reason_of(error)}") from error
 
 
 @contextmanager
@@ -296,7 +282,7 @@ def _translated(where: str) -> Iterator[None]:
         yield
     except _NEEDS_MENDING as error:
         raise Misconfigured(
-            f"{where} cannot be used: {_reason(error)}; check [storage] dsn and password, and the role and its rights"
+            f"{where} cannot be used: {reason_of(error)}; check [storage] dsn and password, and the role and its rights"
         ) from error
     except _MENDS_ITSELF as error:
-        raise Unavailable(f"{where} cannot be used now: {_reason(error)}") from error
+        raise Unavailable(f"{where} cannot be used now: {reason_of(error)}") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -19,7 +17,6 @@ from scep_ra.storage.base import (
     StoredCertificate,
 )
 from scep_ra.storage.sql import SqlStore
-from tests.support.databases import KINDS, Opener, database_opener
 from tests.support.records import (
     HOUR,
     NOW,
@@ -35,28 +32,6 @@ from tests.support.records import (
 
 SUPERSEDED, STOLEN = 4, 1  # CRLReason (RFC 5280 5.3.1)
 TWO_MAY_WAIT = IssuanceLimits(max_waiting=2)
-
-
-@asynccontextmanager
-async def open_store(opener: Opener) -> AsyncIterator[SqlStore]:
-    store = SqlStore(await opener())
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@pytest.fixture(params=KINDS)
-async def stores(request: pytest.FixtureRequest) -> AsyncIterator[tuple[SqlStore, SqlStore]]:
-    """Two nodes on one database."""
-    opener = database_opener(request.param, request)
-    async with open_store(opener) as first, open_store(opener) as second:
-        yield first, second
-
-
-@pytest.fixture
-def store(stores: tuple[SqlStore, SqlStore]) -> SqlStore:
-    return stores[0]
 
 
 async def end(store: SqlStore, state: EnrollmentState, number: int = 1) -> Enrollment:

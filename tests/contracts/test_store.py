@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,9 +31,7 @@ from scep_ra.storage.base import (
     StoredCertificate,
     StoredCRL,
 )
-from scep_ra.storage.sql import SqlStore
 from scep_ra.storage.sql_certificates import REVOCATION_PAGE
-from tests.support.databases import KINDS, Opener, database_opener
 from tests.support.records import (
     HOUR,
     NOW,
@@ -48,28 +45,6 @@ from tests.support.records import (
     make_key,
     make_pending,
 )
-
-
-@asynccontextmanager
-async def open_store(opener: Opener) -> AsyncIterator[Store]:
-    store = SqlStore(await opener())
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@pytest.fixture(params=KINDS)
-async def stores(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Store, Store]]:
-    """Two nodes on one database."""
-    opener = database_opener(request.param, request)
-    async with open_store(opener) as first, open_store(opener) as second:
-        yield first, second
-
-
-@pytest.fixture
-def store(stores: tuple[Store, Store]) -> Store:
-    return stores[0]
 
 
 async def issue(store: Store, number: int = 1, **fields: object) -> Enrollment:

@@ -16,7 +16,7 @@ from scep_ra.errors import BackendError, Misconfigured, Unavailable
 from scep_ra.storage.base import ChallengeSpent, DuplicateEnrollment
 from scep_ra.storage.database import Row, Session, UniqueViolation
 from scep_ra.storage.migrations import Upgrade, load_migrations
-from scep_ra.storage.postgresql import PostgresqlDatabase, _describe, _translated
+from scep_ra.storage.postgresql import PostgresqlDatabase, _translated
 from scep_ra.storage.sql import SqlStore
 from tests.support.postgresql import PostgresqlServer
 from tests.support.records import make_challenge, make_enrollment, make_key
@@ -435,18 +435,6 @@ class TestConfiguration:
         error = ssl.SSLCertVerificationError(1, "certificate verify failed")
         with pytest.raises(Misconfigured, match="certificate verify failed"), _translated("it"):
             raise error
-
-    @pytest.mark.parametrize(
-        ("dsn", "words"),
-        [
-            ("postgresql://scep_ra@/scep_ra?host=/run/postgresql", "PostgreSQL database scep_ra at /run/postgresql"),
-            ("postgresql://scep_ra@db.example:5433/ra", "PostgreSQL database ra at db.example"),
-            ("postgresql:///", "PostgreSQL database (default) at the default address"),
-        ],
-    )
-    def test_messages_name_database_and_host(self, dsn: str, words: str) -> None:
-        """That is what an operator looks for."""
-        assert _describe(dsn) == words
 
 
 class TestSchema:
