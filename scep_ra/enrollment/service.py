@@ -52,11 +52,11 @@ from scep_ra.storage.base import (
     IssuanceLimits,
     KeyInUse,
     QuotaReached,
+    SecondKeyFound,
     Store,
     StoredCertificate,
     StoredDecision,
 )
-from scep_ra.storage.base import SecondKey as SecondKeyFound
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -297,7 +297,7 @@ class EnrollmentService:
 
     @contextmanager
     def _store_refusals(self, enrollment: Enrollment, source: str) -> Iterator[None]:
-        """Turn what the store finds in the very transaction into the refusals that they are; a hold stays SecondKey."""
+        """Turn what the store finds in the very transaction into the refusals that they are; a hold is raised as it is."""
         try:
             yield
         except ChallengeSpent:

@@ -44,7 +44,7 @@ class QuotaReached(BackendError):
     """The device has as many active certificates of this profile as it may have."""
 
 
-class SecondKey(BackendError):
+class SecondKeyFound(BackendError):
     """The device has an active certificate of this profile under another key, and this request renews none of them."""
 
 
@@ -194,7 +194,7 @@ class IssuanceLimits:
     """
 
     max_active: int | None = None
-    second_key: bool = True  # False: raise SecondKey when another key is active
+    second_key: bool = True  # False: raise SecondKeyFound when another key is active
     max_waiting: int | None = None  # requests that are PENDING or APPROVED
 
 
@@ -235,7 +235,7 @@ class EnrollmentStore(Protocol):
         The decision record, with the same ID, goes in as well. `closes` is the ID of the same request long ago. Raise,
         in this order, DuplicateEnrollment when the same key and CSR are there and not closed, AlreadyRenewed when
         `renewal_of` has or is about to get another successor, ChallengeSpent when the challenge is not open at
-        enrollment.created_at, KeyInUse, and SecondKey or QuotaReached as `limits` say; then nothing is changed.
+        enrollment.created_at, KeyInUse, and SecondKeyFound or QuotaReached as `limits` say; then nothing is changed.
         """
         ...
 
@@ -257,7 +257,7 @@ class EnrollmentStore(Protocol):
     ) -> bool:
         """Apply one event of the transition table if the state is still `expected`; return False when it is not.
 
-        AUTHORIZE needs certificate_serial, order and names, and raises AlreadyRenewed, KeyInUse, SecondKey and
+        AUTHORIZE needs certificate_serial, order and names, and raises AlreadyRenewed, KeyInUse, SecondKeyFound and
         QuotaReached as insert_enrollment does. APPROVE and REJECT keep an operator's `by` and `note`, and AAA's
         `refusal` beside them. COMPLETE is `complete`'s alone: none is ISSUED without its certificate.
         """

@@ -121,8 +121,8 @@ class SqlEnrollments(SqlAudit):
     ) -> None:
         """Insert a PENDING or ISSUING enrollment with its decision record, spend the challenge and close, together.
 
-        Raise DuplicateEnrollment, AlreadyRenewed, ChallengeSpent, KeyInUse, SecondKey or QuotaReached; then nothing is
-        changed.
+        Raise DuplicateEnrollment, AlreadyRenewed, ChallengeSpent, KeyInUse, SecondKeyFound or QuotaReached; then
+        nothing is changed.
         """
         if enrollment.state not in (EnrollmentState.PENDING, EnrollmentState.ISSUING):
             raise ValueError(f"an enrollment is born pending or issuing, not {enrollment.state}")
@@ -172,8 +172,8 @@ class SqlEnrollments(SqlAudit):
     ) -> bool:
         """Apply one event of the transition table if the state is still `expected`; return False when it is not.
 
-        When authorizing, raise AlreadyRenewed, KeyInUse, SecondKey or QuotaReached as insert_enrollment does. Raise
-        IllegalTransition for a pair that the table does not hold.
+        When authorizing, raise AlreadyRenewed, KeyInUse, SecondKeyFound or QuotaReached as insert_enrollment does.
+        Raise IllegalTransition for a pair that the table does not hold.
         """
         if event is EnrollmentEvent.COMPLETE:
             raise ValueError("complete() alone makes an enrollment ISSUED, together with its certificate")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
-from scep_ra.storage.base import Enrollment, IssuanceLimits, KeyInUse, QuotaReached, SecondKey
+from scep_ra.storage.base import Enrollment, IssuanceLimits, KeyInUse, QuotaReached, SecondKeyFound
 from scep_ra.storage.database import Row, Session, decode_serial, encode_time
 
 _KEY_COMPROMISE: Final = 1  # CRLReason (RFC 5280 5.3.1)
@@ -80,7 +80,7 @@ async def check_key(session: Session, enrollment: Enrollment) -> None:
 
 
 async def check_limits(session: Session, enrollment: Enrollment, limits: IssuanceLimits, now: datetime) -> None:
-    """Raise SecondKey or QuotaReached when what the device has at `now` leaves no room for this intent."""
+    """Raise SecondKeyFound or QuotaReached when what the device has at `now` leaves no room for this intent."""
     if not _is_limited(limits):
         return
     active = await _find_active(session, enrollment, now)
@@ -144,7 +144,7 @@ def _check_second_key(enrollment: Enrollment, others: Sequence[Row]) -> None:
         if row["spki_digest"] != enrollment.spki_digest
     )
     if serials:
-        raise SecondKey(
+        raise SecondKeyFound(
             f"{enrollment.device_id} has active certificates under other keys in profile {enrollment.key.profile}:"
             f" {', '.join(serials)}"
         )

@@ -26,7 +26,7 @@ from scep_ra.storage.base import (
     KeyInUse,
     QuotaReached,
     Retirement,
-    SecondKey,
+    SecondKeyFound,
     Store,
     StoredCertificate,
     StoredCRL,
@@ -598,7 +598,7 @@ class TestLimits:
         await store.complete(renewal.enrollment_id, make_certificate(4), NOW, retirement=retirement)
         await store.insert_enrollment(make_enrollment(5, key=make_key(profile="vpn")), spend=None)
         await store.insert_enrollment(make_enrollment(6, device_id=device_id("SN9")), spend=None)
-        with pytest.raises(SecondKey, match=f"under other keys in profile default: {SERIAL + 4:x}$"):
+        with pytest.raises(SecondKeyFound, match=f"under other keys in profile default: {SERIAL + 4:x}$"):
             await store.insert_enrollment(make_enrollment(7), spend=None, limits=NEW_KEY_ONLY)
 
     async def test_a_second_key_is_refused_with_the_serials_of_the_first(self, store: Store, is_deferred: bool) -> None:
@@ -609,7 +609,7 @@ class TestLimits:
             await certify(store, number)
         await certify(store, 3, spki_digest=clone.spki_digest)
         limits = IssuanceLimits(max_active=1, second_key=False)
-        with pytest.raises(SecondKey, match=f": {SERIAL + 1:x}, {SERIAL + 2:x}$"):
+        with pytest.raises(SecondKeyFound, match=f": {SERIAL + 1:x}, {SERIAL + 2:x}$"):
             await record(store, clone, is_deferred=is_deferred, limits=limits)
         assert await store.open_intents() == []
 
@@ -639,7 +639,7 @@ class TestLimits:
         """It renews none of those that are active."""
         await certify(store, 1, not_after=NOW)
         await certify(store, 2)
-        with pytest.raises(SecondKey, match=f"{SERIAL + 2:x}"):
+        with pytest.raises(SecondKeyFound, match=f"{SERIAL + 2:x}"):
             await store.insert_enrollment(make_enrollment(3, renewal_of=SERIAL + 1), spend=None, limits=NEW_KEY_ONLY)
 
     async def test_a_request_that_waits_is_not_limited_yet(self, store: Store) -> None:
@@ -660,7 +660,7 @@ class TestLimits:
         for enrollment, error in (
             (wrong, ChallengeSpent),
             (replace(wrong, created_at=NOW), KeyInUse),
-            (right, SecondKey),
+            (right, SecondKeyFound),
             (replace(right, spki_digest=key_of(1)), QuotaReached),
         ):
             with pytest.raises(error):
@@ -1094,7 +1094,7 @@ class TestRaces:
 
     @pytest.mark.parametrize(
         ("limits", "allowed", "error"),
-        [(IssuanceLimits(max_active=3), 3, "QuotaReached"), (NEW_KEY_ONLY, 1, "SecondKey")],
+        [(IssuanceLimits(max_active=3), 3, "QuotaReached"), (NEW_KEY_ONLY, 1, "SecondKeyFound")],
         ids=["quota", "second key"],
     )
     async def test_fifty_requests_of_one_device_stay_within_its_limits(
