@@ -345,8 +345,15 @@ class ProfileConfig(Table):
     )
     """ExtendedKeyUsage of issued certificates."""
 
-    min_rsa_bits: Literal[2048, 3072, 4096] = 2048
-    """Smallest RSA key that is certified."""
+    keys: tuple[Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521"], ...] = (
+        "rsa-2048",
+        "rsa-3072",
+        "rsa-4096",
+        "ec-p256",
+        "ec-p384",
+        "ec-p521",
+    )
+    """Kinds of keys that are certified; weak keys of any kind never are."""
 
     replay_days: int = Field(default=8, ge=1)
     """How long the same request gets the same answer, and certificate if there is one, and how long a pending one is

@@ -38,6 +38,7 @@ from scep_ra.headend.outbox import Outbox
 from scep_ra.parts import utc_now
 from scep_ra.pki.ber import Limits
 from scep_ra.pki.certificates import Certificate
+from scep_ra.pki.keys import KeyKind
 from scep_ra.pki.profiles import CertificateProfile, ExtendedKeyUsage, KeyUsage
 from scep_ra.pki.signed_data import MessageSigner
 from scep_ra.revocation.responder import OCSPResponder
@@ -156,7 +157,7 @@ def _server_rules(profile: ProfileConfig, config: Config) -> ServerRules:
             password_envelope=algorithms.password_envelope,
         ),
         limits=Limits(max_bytes=config.limits.max_message_bytes),
-        min_rsa_bits=profile.min_rsa_bits,
+        key_kinds=frozenset(map(KeyKind, profile.keys)),
         renewal=profile.renewal.enabled,
         max_clock_skew=timedelta(seconds=profile.max_clock_skew_s) if profile.max_clock_skew_s else None,
         empty_content=EmptyContent(profile.compat.empty_content),

@@ -23,6 +23,7 @@ from scep_ra.enrollment.challenges import (
     StaticChallenge,
 )
 from scep_ra.enrollment.rules import Approval, SecondKey
+from scep_ra.pki.keys import KeyKind
 from scep_ra.pki.profiles import ExtendedKeyUsage, KeyUsage
 from scep_ra.scep.client import IssuedCertificate
 from scep_ra.scep.terms import EmptyContent
@@ -130,7 +131,7 @@ def test_what_is_spoken_on_the_wire_follows_the_profile() -> None:
     config = Config.model_validate({"limits": {"max_message_bytes": 16384}})
     wire = _server_rules(
         profile_of(
-            min_rsa_bits=3072,
+            keys=("rsa-3072", "ec-p384"),
             max_clock_skew_s=60,
             algorithms={"password_envelope": True},
             renewal={"enabled": False},
@@ -138,7 +139,8 @@ def test_what_is_spoken_on_the_wire_follows_the_profile() -> None:
         ),
         config,
     )
-    assert (wire.min_rsa_bits, wire.max_clock_skew) == (3072, timedelta(seconds=60))
+    assert wire.key_kinds == {KeyKind.RSA_3072, KeyKind.EC_P384}
+    assert wire.max_clock_skew == timedelta(seconds=60)
     assert (wire.algorithms.password_envelope, wire.renewal) == (True, False)
     assert (wire.empty_content, wire.limits.max_bytes) == (EmptyContent.ABSENT, 16384)
     assert _server_rules(profile_of(), config).max_clock_skew is None

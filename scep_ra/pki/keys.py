@@ -7,6 +7,8 @@ which a PKCS#11 module implements as well as `SoftwareKey`. File access is not d
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -23,8 +25,21 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 # Verifying costs time that grows with the modulus; Boulder and the CA/Browser rules stop at 4096 for certificates,
 # messages may come from older hardware and from larger keys.
 MESSAGE_RSA_BITS: Final = range(1024, 8193)
-CERTIFIED_RSA_BITS: Final = (2048, 3072, 4096)
-_CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
+_CURVES: Final = {"secp256r1": "ec-p256", "secp384r1": "ec-p384", "secp521r1": "ec-p521"}
+
+
+class KeyKind(StrEnum):
+    """Kinds of keys that can be certified; the rest is too weak, or nothing that clients agree on."""
+
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+    RSA_4096 = "rsa-4096"
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    EC_P521 = "ec-p521"
+
+
+ALL_KEY_KINDS: Final = frozenset(KeyKind)
 _PRODUCT_OF_SMALL_PRIMES: Final = math.prod(
     n for n in range(3, 752) if all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
 )
@@ -151,7 +166,10 @@ def load_public_key(spki: bytes) -> PublicKey:
 
 def describe_key(spki: bytes) -> str:
     """Say in words which key a DER SubjectPublicKeyInfo holds; raise MalformedData or AlgorithmRefused."""
-    key = load_public_key(spki)
+    return _describe(load_public_key(spki))
+
+
+def _describe(key: PublicKey) -> str:
     return f"RSA, {key.key_size} bits" if isinstance(key, rsa.RSAPublicKey) else f"EC, {key.curve.name}"
 
 
@@ -163,19 +181,20 @@ def check_message_key(key: PublicKey) -> None:
             raise AlgorithmRefused(f"RSA key of {key.key_size} bits, exponent of {numbers.e.bit_length()} bits")
 
 
-def check_certified_key(key: PublicKey, *, min_rsa_bits: int) -> None:
+def check_certified_key(key: PublicKey, allowed: Collection[KeyKind] = ALL_KEY_KINDS) -> None:
     """Check that a key is fit for a certificate of ours (Boulder's GoodKey rules); raise AlgorithmRefused.
 
-    RSA 2048, 3072 or 4096 bits with exponent 65537 or a larger odd one of at most 256 bits, no small factor,
-    no close primes; EC P-256, P-384, P-521.
+    Of an allowed kind; RSA with exponent 65537 or a larger odd one of at most 256 bits, no small factor, no close
+    primes.
     """
+    kind = f"rsa-{key.key_size}" if isinstance(key, rsa.RSAPublicKey) else _CURVES[key.curve.name]
+    if kind not in allowed:
+        raise AlgorithmRefused(f"a key of this kind ({_describe(key)}) is not certified here")
     if isinstance(key, rsa.RSAPublicKey):
-        _check_certified_rsa(key.public_numbers(), key.key_size, min_rsa_bits)
+        _check_certified_rsa(key.public_numbers())
 
 
-def _check_certified_rsa(numbers: rsa.RSAPublicNumbers, bits: int, min_rsa_bits: int) -> None:
-    if bits not in CERTIFIED_RSA_BITS or bits < min_rsa_bits:
-        raise AlgorithmRefused(f"RSA key of {bits} bits")
+def _check_certified_rsa(numbers: rsa.RSAPublicNumbers) -> None:
     if numbers.e < 65537 or numbers.e % 2 == 0 or numbers.e.bit_length() > 256:
         raise AlgorithmRefused("RSA exponent")
     if numbers.n % 2 == 0 or math.gcd(numbers.n, _PRODUCT_OF_SMALL_PRIMES) != 1:

@@ -6,6 +6,7 @@ adds a failure here must not add a second answer. Opening the envelope is the se
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from scep_ra.pki import der, oids
@@ -13,7 +14,7 @@ from scep_ra.pki.algorithms import Digest, algorithm_identifier
 from scep_ra.pki.ber import Limits, normalise, scan
 from scep_ra.pki.csr import CertificationRequest, parse_request
 from scep_ra.pki.errors import AlgorithmRefused, MalformedData, SignatureInvalid
-from scep_ra.pki.keys import check_certified_key, load_public_key
+from scep_ra.pki.keys import KeyKind, check_certified_key, load_public_key
 from scep_ra.scep.errors import AlgorithmNotAllowed, IntegrityFailure, InvalidRequest, RefusedMessage
 from scep_ra.scep.terms import MessageType
 
@@ -32,7 +33,12 @@ _DECOY: Final = der.sequence(
 
 
 def read_csr(
-    body: bytes, *, required_spki: bytes | None, limits: Limits, digests: frozenset[Digest], min_rsa_bits: int
+    body: bytes,
+    *,
+    required_spki: bytes | None,
+    limits: Limits,
+    digests: frozenset[Digest],
+    key_kinds: Collection[KeyKind],
 ) -> CertificationRequest:
     """Read a DER PKCS#10 and prove possession; raise RefusedMessage.
 
@@ -49,7 +55,7 @@ def read_csr(
         raise IntegrityFailure("the PKCS#10 key is not the signer's, whose certificate leads to nobody trusted")
     try:
         csr.verify_possession(digests)
-        check_certified_key(load_public_key(csr.spki), min_rsa_bits=min_rsa_bits)
+        check_certified_key(load_public_key(csr.spki), key_kinds)
     except AlgorithmRefused as error:
         raise AlgorithmNotAllowed(f"PKCS#10: {error}") from None
     except (SignatureInvalid, MalformedData) as error:

@@ -375,7 +375,7 @@ def _verified(message: PKIMessage) -> str:
 
 
 def _key_is_accepted(spki: bytes) -> bool:
-    check_certified_key(load_public_key(spki), min_rsa_bits=_DEFAULT.min_rsa_bits)
+    check_certified_key(load_public_key(spki))
     return True
 
 

@@ -20,7 +20,7 @@ from scep_ra.pki.certificates import Certificate
 from scep_ra.pki.csr import CertificationRequest
 from scep_ra.pki.enveloped_data import EnvelopedData, Random, open_envelope, parse_enveloped_data, seal_envelope
 from scep_ra.pki.errors import AlgorithmRefused, DecryptionFailed, MalformedData, SignatureInvalid
-from scep_ra.pki.keys import Decrypter, load_public_key
+from scep_ra.pki.keys import ALL_KEY_KINDS, Decrypter, KeyKind, load_public_key
 from scep_ra.pki.password import check_password_recipient, open_password_envelope, seal_password_envelope
 from scep_ra.pki.signed_data import MessageSigner, build_certs_only
 from scep_ra.scep import message as pki_message
@@ -146,7 +146,7 @@ class ServerRules:
 
     algorithms: AlgorithmPolicy = field(default_factory=AlgorithmPolicy)
     limits: Limits = DEFAULT_LIMITS
-    min_rsa_bits: int = 2048
+    key_kinds: frozenset[KeyKind] = ALL_KEY_KINDS  # that are certified
     renewal: bool = True
     max_clock_skew: timedelta | None = None  # None: signingTime is not looked at
     empty_content: EmptyContent = EmptyContent.ZERO_LENGTH
@@ -360,7 +360,7 @@ class ScepServer:
             required_spki=context.signer.spki if is_self_made else None,
             limits=self._rules.limits,
             digests=self._rules.algorithms.digests,
-            min_rsa_bits=self._rules.min_rsa_bits,
+            key_kinds=self._rules.key_kinds,
         )
 
     # --- from outcome to reply

@@ -14,6 +14,7 @@ from scep_ra.pki import der, keys, oids
 from scep_ra.pki.algorithms import Digest, KeyTransport, SignatureAlgorithm, SignatureScheme
 from scep_ra.pki.errors import AlgorithmRefused, DecryptionFailed, MalformedData, SignatureInvalid
 from scep_ra.pki.keys import (
+    KeyKind,
     PublicKey,
     SoftwareKey,
     check_certified_key,
@@ -203,7 +204,7 @@ def test_nist_curves_may_sign_and_be_certified(curve: str) -> None:
     """P-256, P-384, P-521."""
     key = load_public_key(spki(ec_key(curve)))
     check_message_key(key)
-    check_certified_key(key, min_rsa_bits=2048)
+    check_certified_key(key)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_a_public_key_is_described_in_words(octets: bytes, words: str) -> None:
 def test_an_honest_rsa_key_passes_every_check() -> None:
     """Both policies."""
     check_message_key(rsa_key().public_key())
-    check_certified_key(rsa_key().public_key(), min_rsa_bits=2048)
+    check_certified_key(rsa_key().public_key())
 
 
 def test_message_keys_may_be_old_but_not_broken() -> None:
@@ -235,41 +236,41 @@ def test_message_keys_may_be_old_but_not_broken() -> None:
 def test_certified_keys_have_an_odd_exponent_of_65537_to_256_bits(exponent: int) -> None:
     """N-31: 3 and 17 invite forgeries, even ones are no keys, huge ones cost everybody's time."""
     with pytest.raises(AlgorithmRefused, match="RSA exponent"):
-        keys._check_certified_rsa(
-            rsa.RSAPublicNumbers(e=exponent, n=rsa_key().public_key().public_numbers().n), 2048, 2048
-        )
+        keys._check_certified_rsa(rsa.RSAPublicNumbers(e=exponent, n=rsa_key().public_key().public_numbers().n))
 
 
 @pytest.mark.parametrize("exponent", [65537, 65539, 2**255 + 1])
 def test_larger_odd_exponents_are_certified(exponent: int) -> None:
     """FIPS 186-5 allows up to 256 bits."""
-    check_certified_key(rsa_public(rsa_key().public_key().public_numbers().n, exponent), min_rsa_bits=2048)
+    check_certified_key(rsa_public(rsa_key().public_key().public_numbers().n, exponent))
 
 
-def test_certified_keys_have_one_of_three_lengths_and_the_minimum_of_the_profile() -> None:
-    """RSA-512 and RSA-1024, odd lengths, and 2048 where the profile asks for 3072."""
-    for key, minimum in [
-        (rsa_512().public_key(), 2048),
-        (rsa_key("old", 1024).public_key(), 2048),
-        (rsa_public(modulus_with_factor(757, 2056)), 2048),
-        (rsa_key().public_key(), 3072),
-    ]:
-        with pytest.raises(AlgorithmRefused, match=f"RSA key of {key.key_size} bits"):
-            check_certified_key(key, min_rsa_bits=minimum)
+def test_certified_keys_are_of_a_kind_that_the_profile_allows() -> None:
+    """RSA-512 and RSA-1024 and odd lengths never are; others where they are listed."""
+    for key in (rsa_512(), rsa_key("old", 1024)):
+        with pytest.raises(AlgorithmRefused, match=rf"RSA, {key.key_size} bits\) is not certified"):
+            check_certified_key(key.public_key())
+    with pytest.raises(AlgorithmRefused, match="2056 bits"):
+        check_certified_key(rsa_public(modulus_with_factor(757, 2056)))
+    with pytest.raises(AlgorithmRefused, match="2048 bits"):
+        check_certified_key(rsa_key().public_key(), {KeyKind.RSA_3072, KeyKind.EC_P256})
+    with pytest.raises(AlgorithmRefused, match="secp384r1"):
+        check_certified_key(ec_key("secp384r1").public_key(), {KeyKind.RSA_2048, KeyKind.EC_P256})
+    check_certified_key(ec_key().public_key(), {KeyKind.EC_P256})
 
 
 @pytest.mark.parametrize("factor", [3, 5, 101, 751])
 def test_a_modulus_with_a_small_factor_is_refused(factor: int) -> None:
     """Boulder's list of primes up to 751."""
     with pytest.raises(AlgorithmRefused, match="small factor"):
-        check_certified_key(rsa_public(modulus_with_factor(factor)), min_rsa_bits=2048)
+        check_certified_key(rsa_public(modulus_with_factor(factor)))
 
 
 def test_an_even_modulus_is_refused() -> None:
     """N-31, here by the numbers because building such a key is up to the library."""
     numbers = rsa.RSAPublicNumbers(e=65537, n=2**2047 + 2)
     with pytest.raises(AlgorithmRefused, match="small factor"):
-        keys._check_certified_rsa(numbers, 2048, 2048)
+        keys._check_certified_rsa(numbers)
 
 
 def test_a_modulus_of_the_roca_generator_is_refused() -> None:
@@ -277,19 +278,19 @@ def test_a_modulus_of_the_roca_generator_is_refused() -> None:
     modulus = modulus_of_roca()
     assert all(modulus % prime in {pow(65537, k, prime) for k in range(prime)} for prime in ROCA_PRIMES)
     with pytest.raises(AlgorithmRefused, match="CVE-2017-15361"):
-        check_certified_key(rsa_public(modulus), min_rsa_bits=2048)
+        check_certified_key(rsa_public(modulus))
 
 
 @pytest.mark.parametrize("distance", [2, 10_000, 2**515])
 def test_a_modulus_of_close_primes_is_refused(distance: int) -> None:
     """Fermat's method factors it in 110 rounds."""
     with pytest.raises(AlgorithmRefused, match="too close"):
-        check_certified_key(rsa_public(modulus_of_close_factors(distance)), min_rsa_bits=2048)
+        check_certified_key(rsa_public(modulus_of_close_factors(distance)))
 
 
 def test_a_modulus_of_distant_factors_passes() -> None:
     """2^520 apart is out of Fermat's reach: the search ends, and nothing is refused for the form of this test."""
-    check_certified_key(rsa_public(modulus_of_close_factors(2**520)), min_rsa_bits=2048)
+    check_certified_key(rsa_public(modulus_of_close_factors(2**520)))
 
 
 # --- verifying -----------------------------------------------------------------------------------------------------

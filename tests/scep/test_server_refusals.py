@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scep_ra.pki import der, oids
+from scep_ra.pki.keys import KeyKind
 from scep_ra.scep.errors import MalformedMessage, TransportError
 from scep_ra.scep.http_binding import ScepCall
 from scep_ra.scep.server import Refused, ServerRules
@@ -276,7 +277,7 @@ def test_keys_below_the_minimum_are_bad_alg() -> None:
     """N-31: RSA-1024 and e=3 sign messages and get no certificate; 2048 gets none where the profile asks for 3072."""
     old = rsa_key("old", 1024)
     assert refuse(SERVER, pkcs_req(RA, old)) == BAD_ALG
-    assert refuse(make_server(ServerRules(min_rsa_bits=3072)), BASE) == BAD_ALG
+    assert refuse(make_server(ServerRules(key_kinds=frozenset({KeyKind.RSA_3072, KeyKind.EC_P256}))), BASE) == BAD_ALG
     assert refuse(SERVER, pkcs_req(RA, rsa_key("e=3", exponent=3))) == BAD_ALG
 
 
