@@ -297,7 +297,7 @@ class EnrollmentService:
 
     @contextmanager
     def _store_refusals(self, enrollment: Enrollment, source: str) -> Iterator[None]:
-        """Turn what the store finds in the very transaction into the refusals that they are; a hold is raised as it is."""
+        """Turn what the store finds in the very transaction into the refusals that they are; a hold stays as it is."""
         try:
             yield
         except ChallengeSpent:

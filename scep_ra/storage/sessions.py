@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from scep_ra.errors import BackendError
 from scep_ra.identity.types import DeviceID
 
 
@@ -30,11 +31,18 @@ class LiveSession:
     updated_at: datetime
 
 
+class TooManySessions(BackendError):
+    """A headend reports more live sessions than are kept of one."""
+
+
 class SessionStore(Protocol):
     """Live sessions."""
 
-    async def record_session(self, session: LiveSession) -> None:
-        """Insert or refresh (start, interim update); `started_at` of a known session stays."""
+    async def record_session(self, session: LiveSession, *, most: int | None = None) -> None:
+        """Insert or refresh (start, interim update); `started_at` of a known session stays.
+
+        Raise TooManySessions when this one is new and its headend has `most`.
+        """
         ...
 
     async def end_session(self, headend: str, session_id: str) -> bool:
@@ -155,6 +163,14 @@ class DisconnectStore(Protocol):
         into the outbox, due at once; messages that an earlier disconnect has left there are returned with them. Can be
         repeated; what was done before is not done again. The certificate of an intent that is open, or that AAA allowed
         before this moment, is revoked when it is stored.
+        """
+        ...
+
+    async def end_if_cut_off(self, session: LiveSession, now: datetime, message_id: str) -> bool:
+        """Have a recorded session ended if its device was cut off and holds no certificate since; say whether so.
+
+        Who was on the way in when the disconnect looked for sessions is heard of later. A message that is still to be
+        sent is not put into the outbox twice.
         """
         ...
 

@@ -6,7 +6,7 @@ way at the same moment is found on one side or the other, never missed between t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, assert_never
@@ -119,6 +119,32 @@ class SqlDisconnect(SqlAudit):
                 revoked=tuple((each.ca, each.certificate_serial) for each in changes.revoked),
                 messages=tuple(told),
             )
+
+        return await self._database.write(work)
+
+    async def end_if_cut_off(self, session: LiveSession, now: datetime, message_id: str) -> bool:
+        """Have a recorded session ended if its device was cut off and holds no certificate since; say whether so."""
+        device_id = session.device_id
+        if device_id is None:
+            return False
+
+        async def work(unit: Session) -> bool:
+            # A disconnect under way has either seen the session or is seen here.
+            await unit.serialise(disconnect_lock(device_id))
+            if not await _is_cut_off(unit, device_id, now):
+                return False
+            if (session.headend, session.session_id) not in _being_ended(await unsettled_messages(unit, device_id)):
+                message = OutboxMessage(
+                    message_id=message_id,
+                    kind=MessageKind.DISCONNECT,
+                    target=session.headend,
+                    payload=_address(session),
+                    device_id=device_id,
+                    created_at=now,
+                    due_at=now,
+                )
+                await insert_messages(unit, [message])
+            return True
 
         return await self._database.write(work)
 
@@ -251,7 +277,7 @@ async def _condemn_intents(session: Session, order: _Order) -> int:
 async def _tell(session: Session, order: _Order, changes: _Changes) -> Sequence[OutboxMessage]:
     """Put messages into the outbox, and return them with those that an earlier disconnect has not got rid of."""
     before = await unsettled_messages(session, order.device_id)
-    known = {(each.target, each.payload.get("session_id")) for each in before if each.kind is MessageKind.DISCONNECT}
+    known = _being_ended(before)
     fresh = [
         _new_message(order, MessageKind.DISCONNECT, live.headend, _address(live))
         for live in changes.sessions
@@ -262,6 +288,23 @@ async def _tell(session: Session, order: _Order, changes: _Changes) -> Sequence[
         fresh += [_new_message(order, MessageKind.WEBHOOK, name, facts) for name in order.webhooks]
     await insert_messages(session, fresh)
     return [*before, *fresh]
+
+
+async def _is_cut_off(session: Session, device_id: DeviceID, now: datetime) -> bool:
+    """Tell whether a device was disconnected and has got no certificate since."""
+    rows = await session.fetch(
+        "SELECT 1 FROM disconnection WHERE device_kind = $1 AND device_value = $2 AND NOT EXISTS (SELECT 1 FROM"
+        " certificate WHERE device_kind = $1 AND device_value = $2 AND revoked_at IS NULL AND not_after > $3)",
+        device_id.kind.value,
+        device_id.value,
+        encode_time(now),
+    )
+    return bool(rows)
+
+
+def _being_ended(messages: Iterable[OutboxMessage]) -> Collection[tuple[str, str | None]]:
+    """Return headend and ID of the sessions that these messages end."""
+    return {(each.target, each.payload.get("session_id")) for each in messages if each.kind is MessageKind.DISCONNECT}
 
 
 def _new_message(order: _Order, kind: MessageKind, target: str, payload: Mapping[str, str]) -> OutboxMessage:

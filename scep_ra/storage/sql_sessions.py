@@ -7,7 +7,7 @@ from datetime import datetime
 
 from scep_ra.identity.types import DeviceID, DeviceIDKind
 from scep_ra.storage.database import Row, Session, decode_time, encode_time
-from scep_ra.storage.sessions import LiveSession
+from scep_ra.storage.sessions import LiveSession, TooManySessions
 from scep_ra.storage.sql_audit import SqlAudit
 
 
@@ -44,7 +44,7 @@ class SqlSessions(SqlAudit):
     Sessions are no part of the audit log: they come and go by the thousand, and the headends keep their own accounts.
     """
 
-    async def record_session(self, session: LiveSession) -> None:
+    async def record_session(self, session: LiveSession, *, most: int | None = None) -> None:
         """Insert or refresh (start, interim update); `started_at` of a known session stays."""
         sql = (
             "INSERT INTO live_session (headend, session_id, user_name, device_kind, device_value, nas_address,"
@@ -68,7 +68,13 @@ class SqlSessions(SqlAudit):
             encode_time(session.started_at),
             encode_time(session.updated_at),
         )
-        await self._database.write(lambda unit: unit.execute(sql, *row))
+
+        async def work(unit: Session) -> None:
+            if most is not None:
+                await _check_room(unit, session, most)
+            await unit.execute(sql, *row)
+
+        await self._database.write(work)
 
     async def end_session(self, headend: str, session_id: str) -> bool:
         """Forget a session (stop); return False when it was not known."""
@@ -91,6 +97,18 @@ class SqlSessions(SqlAudit):
         """Forget sessions that nobody has spoken of since `before`; return how many."""
         sql = "DELETE FROM live_session WHERE updated_at < $1"
         return await self._database.write(lambda unit: unit.execute(sql, encode_time(before)))
+
+
+async def _check_room(unit: Session, session: LiveSession, most: int) -> None:
+    """Raise TooManySessions unless a session is known or its headend has fewer than that."""
+    sql = "SELECT 1 FROM live_session WHERE headend = $1 AND session_id = $2"
+    if await unit.fetch(sql, session.headend, session.session_id):
+        return
+    sql = "SELECT COUNT(*) AS number FROM live_session WHERE headend = $1"
+    if (await unit.fetch(sql, session.headend))[0]["number"] >= most:
+        raise TooManySessions(
+            f"[headend.{session.headend}] has {most} live sessions, and no more are kept: does it report their ends?"
+        )
 
 
 def _read_device_id(row: Row) -> DeviceID | None:

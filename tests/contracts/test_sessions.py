@@ -327,6 +327,40 @@ class TestDisconnect:
         (third,) = (await disconnect_device(store, new_id=lambda: "third")).messages
         assert (third.message_id, third.payload["session_id"]) == ("third", "0A1B")
 
+    async def test_a_session_that_is_heard_of_later_is_ended_too(self, stores: tuple[Store, Store]) -> None:
+        """Of this device alone, once until the headend has answered, and not when the device is back."""
+        store = stores[0]
+        late, other, stranger = make_session(), make_session("1", device_id=device_id("SN9")), make_session("2")
+        stranger = replace(stranger, device_id=None)
+        await disconnect_device(store, now=NOW - HOUR)
+        assert [await store.end_if_cut_off(each, NOW, "late") for each in (late, other, stranger)] == [
+            True,
+            False,
+            False,
+        ]
+        assert await stores[1].end_if_cut_off(late, NOW, "again")
+        assert [each.message_id for each in await store.claim_messages(NOW, LEASE, 9)] == ["late"]
+        await store.settle_message("late", NOW, "ack")
+        assert await store.end_if_cut_off(late, NOW, "again")
+        await issue(store)
+        assert not await store.end_if_cut_off(late, NOW, "back")
+        assert await store.end_if_cut_off(late, make_certificate().not_after, "expired")
+
+    async def test_a_disconnect_and_the_news_of_a_session_do_not_miss_one_another(
+        self, stores: tuple[Store, Store]
+    ) -> None:
+        """Whichever is first, one message leaves."""
+
+        async def begin(number: int) -> None:
+            session = make_session(device_id=device_id(f"SN{number}"), session_id=str(number))
+            await stores[1].record_session(session)
+            await stores[1].end_if_cut_off(session, NOW, f"late {number}")
+
+        cuts = (disconnect_device(stores[0], f"SN{number}") for number in range(20))
+        await asyncio.gather(*cuts, *map(begin, range(20)))
+        claimed = await stores[0].claim_messages(NOW, LEASE, 99)
+        assert sorted(int(each.payload["session_id"]) for each in claimed) == list(range(20))
+
     async def test_the_audit_log_tells_all_of_it(self, store: Store) -> None:
         """In the chain of the node, under the actor's name."""
         await store.add_device(make_device())

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
+from scep_ra.headend import accounting
 from scep_ra.headend.accounting import Accounting, StatusType
 from scep_ra.headend.radius_headends import RadiusHeadend
 from scep_ra.radius.errors import MalformedPacket
 from scep_ra.radius.packets import Code, Value
-from scep_ra.storage.sessions import LiveSession
+from scep_ra.security_events import SecurityEvent
+from scep_ra.storage.sessions import LiveSession, MessageKind, TooManySessions
 from tests.support.headends import Gate, accounting_request, make_headend
-from tests.support.records import NOW, device_id
+from tests.support.records import NOW, device_id, disconnect_device
 
 SESSION: tuple[tuple[str, Value], ...] = (
     ("User-Name", "CN=laptop,serialNumber=SN123"),
@@ -128,3 +131,43 @@ async def test_ipv6_addresses_are_kept_as_well(gate: Gate) -> None:
         ("Framed-IPv6-Address", "2001:db8::2"),
     )
     assert (session.nas_address, session.framed_address) == ("2001:db8::1", "2001:db8::2")
+
+
+async def test_a_session_reported_after_the_disconnect_is_ended_as_well(gate: Gate) -> None:
+    """Its start was on the way when the disconnect looked for sessions; one request is enough."""
+    await gate.issue()
+    await disconnect_device(gate.store)
+    with capture_logs() as events:
+        await report(gate, StatusType.START, *SESSION)
+    await report(gate, StatusType.INTERIM_UPDATE, *SESSION)
+    (message,) = await gate.store.claim_messages(NOW, NOW + timedelta(seconds=30), 9)
+    assert (message.kind, message.target, message.payload["session_id"]) == (MessageKind.DISCONNECT, "vpn", "0A1B")
+    denied = [event["device_id"] for event in events if event["event"] == SecurityEvent.ACCESS_DENIED]
+    assert denied == ["serial:SN123"]
+
+
+async def test_a_session_of_a_device_that_is_back_is_left_alone(gate: Gate) -> None:
+    """It was cut off once, and has a certificate again."""
+    await disconnect_device(gate.store, now=NOW - timedelta(hours=1))
+    await gate.issue()
+    await report(gate, StatusType.START, *SESSION)
+    assert await gate.store.claim_messages(NOW, NOW + timedelta(seconds=30), 9) == []
+
+
+@pytest.mark.parametrize(("late_s", "left"), [(-301, 1), (-299, 0), (299, 0), (301, 1)])
+async def test_a_restart_that_was_recorded_and_sent_again_hides_no_sessions(gate: Gate, late_s: int, left: int) -> None:
+    """Who can do it would keep a lost device connected through its disconnect."""
+    await report(gate, StatusType.START, *SESSION)
+    said_at: tuple[str, Value] = "Event-Timestamp", int(NOW.timestamp()) + late_s
+    assert len(await report(gate, StatusType.ACCOUNTING_ON, said_at)) == left
+
+
+async def test_a_headend_fills_no_more_than_its_share(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known sessions are refreshed nevertheless, and the sessions of others do not count."""
+    monkeypatch.setattr(accounting, "MAX_SESSIONS", 2)
+    for number in range(2):
+        await report(gate, StatusType.START, ("Acct-Session-Id", f"{number}"))
+    with pytest.raises(TooManySessions, match=r"\[headend\.vpn\] has 2 live sessions"):
+        await report(gate, StatusType.START, ("Acct-Session-Id", "2"))
+    await report(gate, StatusType.INTERIM_UPDATE, ("Acct-Session-Id", "1"))
+    assert len(await report(gate, StatusType.START, ("Acct-Session-Id", "2"), headend=make_headend("wifi"))) == 3
