@@ -43,6 +43,14 @@ def test_what_cannot_be_a_secret_is_refused_without_quoting_it(tmp_path: Path, o
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """With the system's reason."""
-    with pytest.raises(Misconfigured, match=f"{tmp_path}/absent should hold a secret and cannot be read: No such file"):
+    """With the command that writes it."""
+    mend = f"{tmp_path}/absent should hold a secret and is not there: write it, alone, with install -m 600 /dev/stdin "
+    with pytest.raises(Misconfigured, match=f"{mend}{tmp_path}/absent$"):
         read_secret(tmp_path / "absent")
+
+
+def test_what_cannot_be_read_is_named_with_the_reason_of_the_system(tmp_path: Path) -> None:
+    """As a directory in place of the file."""
+    (tmp_path / "secret").mkdir(mode=0o700)
+    with pytest.raises(Misconfigured, match=f"{tmp_path}/secret should hold a secret and cannot be read: Is a directory"):
+        read_secret(tmp_path / "secret")

@@ -1,6 +1,6 @@
 """The command `scep-ra`: the table of its commands, imported one at a time so that each starts fast, and exit codes.
 
-Only click may be imported here; what a command does belongs to its own module.
+Besides click only classes of errors may be imported here; what a command does belongs to its own module.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 import scep_ra
 from scep_ra.cli.options import Group, Invocation
 from scep_ra.errors import ConfigurationError, Misconfigured, ScepRaError, Unavailable
+from scep_ra.identity.errors import InvalidDeviceID
 
 COMMANDS: Final = {
     "serve": ("scep_ra.cli.serve:serve", "Run the server."),
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def exit_status(error: ScepRaError) -> int:
     """Return the exit status for an error."""
     match error:
-        case ConfigurationError() | Misconfigured():
+        # The command line is the only place where an operator writes a device ID.
+        case ConfigurationError() | Misconfigured() | InvalidDeviceID():
             return USAGE
         case Unavailable():
             return UNAVAILABLE

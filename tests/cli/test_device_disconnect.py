@@ -134,7 +134,7 @@ def test_a_headend_without_its_secret_does_not_hold_up_the_rest(scep_ra: Command
         connect(scep_ra, "vpn")
         out = scep_ra.ok("device", "disable", "X1").out
     assert out.startswith("disabled serial:X1\n")
-    assert "headend.secret should hold a secret and cannot be read" in out
+    assert "headend.secret should hold a secret and is not there" in out
 
 
 def test_removing_removes_the_entry_and_does_the_same(scep_ra: CommandLine) -> None:

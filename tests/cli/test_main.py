@@ -14,6 +14,7 @@ import scep_ra as package
 from scep_ra.cli import main as cli_main
 from scep_ra.cli.main import COMMANDS, cli, exit_status
 from scep_ra.errors import ConfigurationError, Misconfigured, Refused, ScepRaError, Unavailable
+from scep_ra.identity.errors import InvalidDeviceID
 from tests.support.command_line import CommandLine
 
 
@@ -76,7 +77,14 @@ def test_an_unknown_command_is_a_usage_error(scep_ra: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ConfigurationError(), 2), (Misconfigured(), 2), (Unavailable(), 3), (Refused(), 1), (ScepRaError(), 1)],
+    [
+        (ConfigurationError(), 2),
+        (Misconfigured(), 2),
+        (InvalidDeviceID(), 2),
+        (Unavailable(), 3),
+        (Refused(), 1),
+        (ScepRaError(), 1),
+    ],
 )
 def test_the_exit_status_tells_the_kind_of_error(error: ScepRaError, status: int) -> None:
     """Scripts can tell what to repeat from what to mend."""
