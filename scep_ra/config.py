@@ -309,7 +309,8 @@ class ProfileConfig(Table):
     """Do not certify the key of the manufacturer's certificate again: devices have to make a new one."""
 
     device_id: tuple[str, ...] = ("subject.serialNumber", "subject.userId", "san", "subject.commonName")
-    """Where the device ID is looked for, strongest first."""
+    """Where the device ID is looked for, strongest first: "san", or a subject attribute, with its kind if need be
+    ("subject.commonName:imei") and a pattern that cuts it out of a longer text ("subject.commonName {any}:{id}")."""
 
     subject: str = ""
     """Subject of issued certificates, as a template: "serialNumber={device.value},CN={attribute.hostname},O=Example".

@@ -28,7 +28,7 @@ from scep_ra.config_base import Table
 from scep_ra.config_headend import check_headends
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
-from scep_ra.identity.extract import check_rules
+from scep_ra.identity.rules import check_rules
 
 CONFIG_FILE_NAME: Final = "scep-ra.toml"
 DEFAULT_DATA_DIR: Final = Path("var")

@@ -1,7 +1,6 @@
 """Find the device's identifiers in a certification request, and settle on one.
 
-Rules say where to look, strongest first: `subject.<attribute>` with an optional kind (`subject.commonName:imei`),
-or `san` for all forms of subjectAltName. Values are judged by the grammar of their kind, not here.
+Rules (`rules`) say where to look, strongest first. Values are judged by the grammar of their kind, not here.
 """
 
 from __future__ import annotations
@@ -12,19 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from scep_ra.identity.errors import IdentityError, InvalidDeviceID, NoIdentity, UnreadableIdentity
+from scep_ra.identity.rules import SAN, SUBJECT_SOURCES, parse_rule
 from scep_ra.identity.types import DeviceID, DeviceIDKind, classify
 from scep_ra.pki import der, names, oids
 from scep_ra.pki.errors import MalformedData
 
-_SUBJECT_SOURCES: Final = {
-    "subject.serialNumber": oids.SUBJECT_SERIAL_NUMBER,
-    "subject.userId": oids.USER_ID,
-    "subject.x500UniqueIdentifier": oids.X500_UNIQUE_IDENTIFIER,
-    "subject.dnQualifier": oids.DN_QUALIFIER,
-    "subject.unstructuredName": oids.UNSTRUCTURED_NAME,
-    "subject.commonName": oids.COMMON_NAME,
-}
-_SAN: Final = "san"
 # Names that people choose; they speak only where nothing made to identify a device does.
 _FALLBACKS: Final = frozenset({"subject.commonName", "subject.unstructuredName"})
 _URI: Final = der.context(6, constructed=False)
@@ -65,23 +56,6 @@ class _Finding:
     source: str
     kind: DeviceIDKind
     text: str
-
-
-def check_rules(rules: Sequence[str]) -> None:
-    """Check the rules of a profile; raise ValueError naming the bad one and those that exist."""
-    if not rules:
-        raise ValueError(f"no rule says where the device ID is: use some of {', '.join(_SUBJECT_SOURCES)}, {_SAN}")
-    for rule in rules:
-        _parse_rule(rule)
-
-
-def _parse_rule(rule: str) -> tuple[str, DeviceIDKind | None]:
-    source, colon, kind = rule.partition(":")
-    if rule != _SAN and source not in _SUBJECT_SOURCES:
-        raise ValueError(f"unknown device ID rule {rule!r}: use one of {', '.join(_SUBJECT_SOURCES)}, {_SAN}")
-    if colon and kind not in set(DeviceIDKind):
-        raise ValueError(f"unknown kind in device ID rule {rule!r}: use one of {', '.join(DeviceIDKind)}")
-    return source, DeviceIDKind(kind) if colon else None
 
 
 def extract_claims(
@@ -140,14 +114,15 @@ def _check_agreement(claims: Sequence[IdentityClaim]) -> None:
 
 
 def _apply(rule: str, attributes: Sequence[names.NameAttribute], subject_alt_name: bytes | None) -> Iterator[_Finding]:
-    source, kind = _parse_rule(rule)
-    if source == _SAN:
+    where = parse_rule(rule)
+    if where.source == SAN:
         if subject_alt_name is not None:
             yield from _san_findings(subject_alt_name, attributes)
         return
     for attribute in attributes:
-        if attribute.oid == _SUBJECT_SOURCES[source]:
-            yield _Finding(source=source, kind=kind or classify(attribute.text), text=attribute.text)
+        text = where.cut(attribute.text) if attribute.oid == SUBJECT_SOURCES[where.source] else None
+        if text is not None:
+            yield _Finding(source=where.source, kind=where.kind or classify(text), text=text)
 
 
 def _san_findings(subject_alt_name: bytes, attributes: Sequence[names.NameAttribute]) -> Iterator[_Finding]:

@@ -14,7 +14,7 @@ from scep_ra.identity.errors import (
     NoIdentity,
     UnreadableIdentity,
 )
-from scep_ra.identity.extract import ConflictingIdentity, IdentityClaim, check_rules, choose_device_id, extract_claims
+from scep_ra.identity.extract import ConflictingIdentity, IdentityClaim, choose_device_id, extract_claims
 from scep_ra.identity.types import parse_device_id
 from scep_ra.pki import der, names, oids
 
@@ -396,25 +396,3 @@ def test_a_request_without_any_claim_has_no_identity() -> None:
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
-
-
-def test_good_rules_pass() -> None:
-    """Every source, bare and with every kind."""
-    check_rules([*ALL_RULES, "subject.commonName:imei", "subject.userId:udid", "subject.serialNumber:hwmodule"])
-
-
-@pytest.mark.parametrize(
-    ("rules", "reason"),
-    [
-        ([], "no rule"),
-        (["subject.serialNumber", "subject.serial"], "'subject.serial': use one of subject.serialNumber, "),
-        (["subject.organizationName"], "unknown device ID rule"),
-        (["san:imei"], "unknown device ID rule"),
-        (["subject.commonName:phone"], "'subject.commonName:phone': use one of serial, udid, "),
-        (["subject.commonName:"], "unknown kind"),
-    ],
-)
-def test_bad_rules_are_named_with_those_that_exist(rules: list[str], reason: str) -> None:
-    """The operator reads which rule is wrong and what could stand there."""
-    with pytest.raises(ValueError, match=reason):
-        check_rules(rules)
