@@ -108,4 +108,5 @@ async def test_readiness_tells_which_authorizer_cannot_answer(tmp_path: Path, bo
         await server.check()
         answer = await site.get("/readyz")
         assert answer.status == 503
-        assert b'{"check": "aaa.board", "error": "aaa.board: no route"}' in answer.body
+        assert b'{"check": "aaa.board", ' in answer.body
+        assert b"no route" not in answer.body
