@@ -104,13 +104,14 @@ class Server:
 
     def application(self) -> web.Application:
         """Return the aiohttp application with all routes; SCEP takes what nobody else does."""
+        rate = self._settings.config.limits.max_requests_per_address_per_s
         front = ScepFront(
             endpoints=self.endpoints,
             pool=self._pool,
             now=utc_now,
             max_message_bytes=self._settings.config.limits.max_message_bytes,
             max_at_work=self._settings.config.limits.max_waiting_requests,
-            max_requests_per_address_per_s=self._settings.config.limits.max_requests_per_address_per_s,
+            max_requests_per_address_per_s=rate,
         )
         # The body may be base64 of a message of full size, with line breaks.
         application = web.Application(client_max_size=self._settings.config.limits.max_message_bytes * 3 // 2)
@@ -118,7 +119,7 @@ class Server:
         authorities = self.parts.authorities
         issuers = {n: c[0] for n, c in self.parts.chains.items() if isinstance(authorities[n], SupportsCRL)}
         application.add_routes(repository_routes(self.parts.revocations, issuers))
-        application.add_routes(ocsp_routes(self.parts.responders))
+        application.add_routes(ocsp_routes(self.parts.responders, max_requests_per_address_per_s=rate))
         if self._settings.config.api:
             application.add_routes(make_api(self.parts, self.access).routes())
         application.router.add_route("*", "/{path:.*}", front.handle)

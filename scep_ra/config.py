@@ -72,7 +72,8 @@ class LimitsConfig(Table):
 
     max_requests_per_address_per_s: float = Field(default=0.0, ge=0)
     """Requests of one address (IPv6: /64) a second in the long run, ten times as many (at least 10) at once; more are
-    answered 503 with Retry-After. 0 = no limit, because a gateway speaks for many devices."""
+    answered 503 with Retry-After, or "try later" by OCSP, which is counted apart. 0 = no limit, because a gateway
+    speaks for many devices."""
 
     crypto_threads: int = Field(default=0, ge=0)
     """Threads for RSA and EC work. 0 = none, the fastest for RSA-2048 and EC; one per processor for larger keys."""

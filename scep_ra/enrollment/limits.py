@@ -29,6 +29,12 @@ def network_of(source: str) -> str:
     return str(address)
 
 
+def per_address(per_s: float) -> TokenBuckets | None:
+    """Return what counts requests by address, None when `per_s` is 0: then nobody does."""
+    # A device that enrolls sends three or four requests in a row, whatever the rate.
+    return TokenBuckets(burst=max(10, 10 * per_s), per_s=per_s) if per_s else None
+
+
 class TokenBuckets:
     """Each key may take `burst` at once and `per_s` a second in the long run."""
 

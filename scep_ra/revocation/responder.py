@@ -44,6 +44,8 @@ log = structlog.stdlib.get_logger(__name__)
 # RFC 6960 4.3 knows SHA-1, RFC 5019 wants it; newer clients take SHA-256, and the others cost nothing.
 _CERT_ID_DIGESTS: Final = (Digest.SHA1, Digest.SHA256, Digest.SHA384, Digest.SHA512)
 _KEPT_ANSWERS: Final = 8192  # of about 1.5 KiB each
+# With SHA-512 and a serial of 20 octets a CertID has 175; a longer one is of nobody, and would be kept twice.
+_MAX_KEPT_CERT_ID_BYTES: Final = 200
 _RETRY: Final = timedelta(minutes=1)
 
 
@@ -123,7 +125,8 @@ class OCSPResponder:
             raise ForeignIssuer(f"the OCSP request names no certificate of CA {self._authority.name!r}")
         mandate = await self._current_mandate()
         answers = [(cert_id, await self._status(cert_id)) for cert_id in request.cert_ids]
-        if request.nonce is not None or len(answers) > 1:
+        is_long = len(request.cert_ids[0].der) > _MAX_KEPT_CERT_ID_BYTES
+        if request.nonce is not None or len(answers) > 1 or is_long:
             return await self._sign(request, answers, mandate.certificate)
         return await self._sign_once(request, answers[0], mandate.certificate)
 

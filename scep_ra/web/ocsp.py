@@ -12,16 +12,19 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import ETag, hdrs, web
 
+from scep_ra.enrollment.limits import network_of, per_address
 from scep_ra.errors import BackendError, Unavailable
 from scep_ra.pki.errors import PKIError
 from scep_ra.revocation.ocsp import MAX_REQUEST_BYTES, ResponseStatus, error_response
 from scep_ra.revocation.responder import Answer, ForeignIssuer
 from scep_ra.scep.errors import TransportError
 from scep_ra.scep.http_binding import decode_get_message
+from scep_ra.web.crypto_pool import Overloaded
 
 log = structlog.stdlib.get_logger(__name__)
 
 OCSP_PATH: Final = "/ocsp/{ca}"
+_TOO_MANY: Final = "too many requests of one address ([limits] max_requests_per_address_per_s)"
 _MEDIA_TYPE: Final = "application/ocsp-response"
 # RFC 5019 6.2 lets caches answer for us until nextUpdate. With an age of 0 they have to ask each time, and are told
 # that nothing has changed: a revocation is known to everybody at once.
@@ -41,12 +44,21 @@ def ocsp_url(public_url: str, ca: str) -> str:
     return public_url.rstrip("/") + OCSP_PATH.format(ca=ca)
 
 
-def ocsp_routes(responders: Mapping[str, OCSPSource]) -> list[web.RouteDef]:
-    """Return the routes that ask these, by name of the CA."""
+def ocsp_routes(
+    responders: Mapping[str, OCSPSource], *, max_requests_per_address_per_s: float = 0
+) -> list[web.RouteDef]:
+    """Return the routes that ask these, by name of the CA; who asks too often, 0 = as one likes, hears "try later"."""
+    allowances = per_address(max_requests_per_address_per_s)
+
+    async def answer(request: web.Request, name: str, source: OCSPSource, octets: bytes) -> web.Response:
+        # A nonce makes us sign each time.
+        if allowances is not None and not allowances.take(network_of(request.remote or "")):
+            return _refuse(request, name, ResponseStatus.TRY_LATER, Overloaded(_TOO_MANY))
+        return await _respond(request, name, source, octets)
 
     async def post(request: web.Request) -> web.Response:
         name, source = _known(request, responders)
-        return await _respond(request, name, source, await request.read())
+        return await answer(request, name, source, await request.read())
 
     async def get(request: web.Request) -> web.Response:
         name, source = _known(request, responders)
@@ -56,7 +68,7 @@ def ocsp_routes(responders: Mapping[str, OCSPSource]) -> list[web.RouteDef]:
             octets = decode_get_message(text, MAX_REQUEST_BYTES)
         except TransportError as error:
             return _refuse(request, name, ResponseStatus.MALFORMED_REQUEST, error)
-        return await _respond(request, name, source, octets)
+        return await answer(request, name, source, octets)
 
     return [web.post(OCSP_PATH, post), web.get(OCSP_PATH + "/{request:.+}", get)]
 

@@ -20,7 +20,7 @@ from aiohttp.typedefs import LooseHeaders
 from scep_ra.enrollment.challenges import ChallengeSeal
 from scep_ra.enrollment.decisions import refused_message
 from scep_ra.enrollment.errors import EnrollmentError
-from scep_ra.enrollment.limits import TokenBuckets, network_of
+from scep_ra.enrollment.limits import network_of, per_address
 from scep_ra.enrollment.queries import QueryService
 from scep_ra.enrollment.service import EnrollmentService, Refusals
 from scep_ra.enrollment.types import (
@@ -98,9 +98,7 @@ class ScepFront:
         self._max_message_bytes = max_message_bytes
         self._max_at_work = max_at_work
         self._at_work = 0
-        rate = max_requests_per_address_per_s
-        # A device that enrolls sends three or four requests in a row, whatever the rate.
-        self._allowances = TokenBuckets(burst=max(10, 10 * rate), per_s=rate) if rate else None
+        self._allowances = per_address(max_requests_per_address_per_s)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer any method on any SCEP path; see `web.errors` for what becomes of errors."""

@@ -222,6 +222,16 @@ async def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyP
     assert await scene.answer(0x102) != seldom
 
 
+async def test_an_endless_serial_is_answered_and_not_kept(scene: Scene) -> None:
+    """Thousands of them would be tens of megabytes of our memory."""
+    answers = []
+    for _ in range(2):
+        answers.append(await scene.answer(1 << 8 * 1000))
+        scene.clock.time += SECOND
+    assert answers[0] != answers[1]
+    assert scene.responder._kept == {}
+
+
 # --- by what right -------------------------------------------------------------------------------------------------
 
 

@@ -187,3 +187,19 @@ async def test_what_is_no_request_is_malformed(client: Asker, source: Scripted, 
     async with client.get(f"{PATH}/{text}") as answer:
         assert (answer.status, refusal(await answer.read())) == (200, "MALFORMED_REQUEST")
     assert source.asked == []
+
+
+# --- how often -----------------------------------------------------------------------------------------------------
+
+
+async def test_who_asks_too_often_is_told_to_try_later(source: Scripted) -> None:
+    """With nonces each answer costs a signature; POST and GET count alike."""
+    app = web.Application()
+    app.add_routes(ocsp_routes({"default": source}, max_requests_per_address_per_s=0.001))
+    async with TestClient(TestServer(app, host="127.0.0.1")) as client:
+        for _ in range(10):
+            async with client.post(PATH, data=REQUEST) as answer:
+                assert await answer.read() == b"answer"
+        async with client.get(URL(f"{PATH}/{quote(BASE64, safe='')}", encoded=True)) as answer:
+            assert refusal(await answer.read()) == "TRY_LATER"
+    assert len(source.asked) == 10
