@@ -63,7 +63,7 @@ class WebhookSender:
             ) as response:
                 return judge(response.status)
         except aiohttp.ClientError as error:
-            return Attempt(verdict=Verdict.SILENT, result=f"{type(error).__name__}: {error}")
+            return Attempt(verdict=Verdict.SILENT, result=_reason(error))
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -101,6 +101,18 @@ def judge(status: int) -> Attempt:
         return Attempt(verdict=Verdict.DONE, result=str(status))
     is_refused = status in _CLIENT_ERRORS and status not in _LATER
     return Attempt(verdict=Verdict.REFUSED if is_refused else Verdict.SILENT, result=f"HTTP {status}")
+
+
+def _reason(error: aiohttp.ClientError) -> str:
+    """Return what went wrong, for the log and whoever asks; never with the URL, which often is the secret."""
+    match error:
+        case aiohttp.ClientResponseError():
+            said = error.message
+        case aiohttp.InvalidURL():
+            said = "look at url"
+        case _:
+            said = str(error)
+    return f"{type(error).__name__}: {said}"
 
 
 def _headers(webhook: Webhook, message: OutboxMessage, body: bytes) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -196,3 +197,22 @@ async def test_a_ca_file_that_cannot_be_used_is_named(
 def test_a_status_tells_whether_to_try_again(status: int, verdict: Verdict) -> None:
     """What a service cannot help may pass; what it will not take stays so."""
     assert judge(status).verdict is verdict
+
+
+async def test_what_is_told_of_a_failure_never_holds_the_url(
+    sender: Callable[..., WebhookSender], message: OutboxMessage
+) -> None:
+    """Whoever knows the URL of a chat's webhook may write there, and the result is shown by the API."""
+
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"nonsense\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        for url in (f"http://127.0.0.1:{port}/hook/hunter2", "http:///hook/hunter2"):
+            attempt = await sender(url).send(message)
+            assert attempt.verdict is Verdict.SILENT
+            assert "hunter2" not in attempt.result
+    assert (await sender(f"http://127.0.0.1:{port}/hook/hunter2").send(message)).result.startswith("ClientConnector")
