@@ -92,7 +92,7 @@ class AccessEngine:
         certificate has to be a current one, and it counts.
         """
         try:
-            found = await self._find(user_name, profile)
+            found = await self._find(user_name, profile, certificate_serial)
             certificate = _shown(found, certificate_serial)
             answer: Permit | Deny = await self._ask(certificate, source)
         except _Denied as denied:
@@ -112,7 +112,7 @@ class AccessEngine:
             holders = {each for each in device_ids if await self._certificates.list_certificates(each)}
         return _single(device_ids, holders)
 
-    async def _find(self, user_name: str, profile: str) -> Sequence[StoredCertificate]:
+    async def _find(self, user_name: str, profile: str, certificate_serial: int | None) -> Sequence[StoredCertificate]:
         """Return the current certificates of the one device that is meant, newest first, at least one."""
         try:
             device_ids = read_user_name(user_name)
@@ -124,7 +124,9 @@ class AccessEngine:
             of_profile = f" of profile {profile}" if profile else ""
             raise _Denied(f"there is no current certificate{of_profile}", device_ids[0])
         holders = {certificate.device_id for certificate in certificates}
-        meant = _single(device_ids, holders)
+        # What a device has shown says which it is; imei:X and serial:X are two, and a disconnect of one is no other's.
+        shown = {each.device_id for each in certificates if each.certificate_serial == certificate_serial}
+        meant = _single(device_ids, shown or holders)
         if meant is None:
             listed = ", ".join(sorted(map(str, holders)))
             raise _Denied(f"the user name means several devices: {listed}; have the headend send kind:value")

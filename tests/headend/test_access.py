@@ -195,6 +195,15 @@ async def test_the_likeliest_of_several_devices_is_meant(gate: Gate) -> None:
     assert (await permitted(gate, str(IMEI))).device_id == IMEI
 
 
+async def test_the_certificate_that_was_shown_tells_which_of_several_devices_it_is(gate: Gate) -> None:
+    """And the answer names that one, so that the session ends with it and with nobody else."""
+    serials = await gate.issue(1, IMEI), await gate.issue(2, SAME_AS_SERIAL)
+    for certificate_serial, device in zip(serials, (IMEI, SAME_AS_SERIAL), strict=True):
+        permit = await permitted(gate, IMEI.value, certificate_serial=certificate_serial)
+        assert (permit.device_id, permit.certificate_serial) == (device, certificate_serial)
+    assert "is not the current one" in await denied(gate, IMEI.value, certificate_serial=SERIAL + 9)
+
+
 async def test_a_name_of_several_devices_of_which_none_is_likelier_is_denied(gate: Gate) -> None:
     """The headend has to say which."""
     decimal_meid = "990000862471854"  # 15 digits are an IMEI as well
