@@ -21,6 +21,7 @@ RANKS: Final = MappingProxyType(
         "security_events": 0,
         "plugins": 1,
         "secret_files": 1,
+        "strict_json": 1,
         "webhook_signature": 1,
         "pki": 1,
         "scep": 2,

@@ -23,6 +23,7 @@ from scep_ra.aaa.attributes import accept_from
 from scep_ra.aaa.base import AccessRequest, Decision, Defer, MalformedAnswer, Reject
 from scep_ra.aaa.values import texts
 from scep_ra.errors import ConfigurationError, Misconfigured, Unavailable
+from scep_ra.strict_json import read_object
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -192,12 +193,9 @@ def _decide(status: int, said: Mapping[str, object]) -> Decision:
 def _parse(output: bytes) -> Mapping[str, object]:
     """Return the JSON object that was said; nothing is an empty one."""
     try:
-        said = json.loads(output) if output.strip() else {}
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise MalformedAnswer(f"the program said what is no JSON object: {output[:80]!r}")
-    return said
+        return read_object(output) if output.strip() else {}
+    except ValueError as error:
+        raise MalformedAnswer(f"the program said what is {error}: {output[:80]!r}") from error
 
 
 def _ending(status: int) -> str:

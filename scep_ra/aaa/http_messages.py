@@ -23,6 +23,7 @@ from scep_ra.pki.csr import CertificationRequest, parse_request
 from scep_ra.pki.errors import PKIError
 from scep_ra.pki.general_names import parse_general_names
 from scep_ra.pki.names import attributes
+from scep_ra.strict_json import read_object
 
 Kind = Literal["AUTHORIZING", "SCEPCHALLENGE"]
 
@@ -162,11 +163,9 @@ def _timestamp(moment: datetime) -> str:
 def read_reply(body: bytes) -> Decision:
     """Return what {"allow", "data", "error"} means; raise MalformedAnswer for anything that is not clearly that."""
     try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        reply = None
-    if not isinstance(reply, dict):
-        raise MalformedAnswer(f"the reply is no JSON object: {body[:80]!r}")
+        reply = read_object(body)
+    except ValueError as error:
+        raise MalformedAnswer(f"the reply is {error}: {body[:80]!r}") from error
     match reply.get("allow"):
         case True:
             return accept_from({name: texts(name, value) for name, value in _object(reply, "data").items()})

@@ -5,7 +5,6 @@ Besides our own there is the form of FreeRADIUS' rlm_rest, whose keys are RADIUS
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from scep_ra.headend.disconnect import DisconnectReport
 from scep_ra.identity.errors import IdentityError
 from scep_ra.identity.types import DeviceID, parse_device_id
 from scep_ra.storage.sessions import EntryChange
+from scep_ra.strict_json import read_object
 from scep_ra.web.api_clients import ApiClient
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -60,12 +60,9 @@ def read_body(media_type: str, body: bytes) -> Fields:
 
 def _read_json(body: bytes) -> Fields:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise BadBody("the body is no JSON object")
-    return document
+        return read_object(body)
+    except ValueError as error:
+        raise BadBody(f"the body is {error}") from None
 
 
 def _read_form(body: bytes) -> Fields:
