@@ -7,8 +7,10 @@ taken on than can be carried. What an answer says is the handlers' business (`ac
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, Self
 
 import structlog
@@ -24,6 +26,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 # Each waits for the store or AAA; whoever comes on top sends again after a second or two (RFC 5080 2.2.1).
 MAX_AT_WORK: Final = 512
+# One headend that runs wild, or somebody who sends in its name what needs no signature, leaves room for the others.
+MAX_AT_WORK_OF_ONE: Final = 384
 
 Source = tuple[str, int]  # address and port; IPv6 adds two more
 
@@ -88,6 +92,7 @@ class RadiusPort(asyncio.DatagramProtocol):
         self._service = service
         self._duplicates = Duplicates(asyncio.get_running_loop().time)
         self._at_work: set[asyncio.Task[None]] = set()
+        self._at_work_of: Counter[str] = Counter()  # by name of the headend
         self._is_draining = False
         self._transport: asyncio.DatagramTransport
         self._closed = asyncio.Event()
@@ -152,13 +157,18 @@ class RadiusPort(asyncio.DatagramProtocol):
             self._transport.sendto(answer, addr)
         elif self._duplicates.is_under_way(key):
             return
-        elif len(self._at_work) >= MAX_AT_WORK:
-            log.warning("radius_overloaded", source=addr[0], at_work=MAX_AT_WORK)
+        elif len(self._at_work) >= MAX_AT_WORK or self._at_work_of[headend.name] >= MAX_AT_WORK_OF_ONE:
+            log.warning("radius_overloaded", headend=headend.name, source=addr[0], at_work=len(self._at_work))
         else:
             self._duplicates.begin(key)
             task = asyncio.get_running_loop().create_task(self._answer(key, request, headend, addr))
             self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
+            self._at_work_of[headend.name] += 1
+            task.add_done_callback(partial(self._finished, headend.name))
+
+    def _finished(self, name: str, task: asyncio.Task[None]) -> None:
+        self._at_work.discard(task)
+        self._at_work_of[name] -= 1
 
     async def _answer(self, key: Hashable, request: Packet, headend: RadiusHeadend, addr: Source) -> None:
         octets = None

@@ -45,7 +45,7 @@ class Scripted:
     attributes: tuple[Any, ...] = ()
 
     async def answer(self, request: Packet, headend: RadiusHeadend, source: str) -> Packet:
-        assert (headend.name, source) == ("vpn", "127.0.0.1")
+        assert (headend.name, source) in {("vpn", "127.0.0.1"), ("wifi", "127.0.0.2")}
         self.asked.put_nowait(request)
         await self.gate.wait()
         if self.error is not None:
@@ -280,6 +280,32 @@ async def test_more_than_can_be_carried_is_left_to_be_sent_again(world: World, m
     world.access.gate.set()
     assert {(await world.asking.receive())[1] for _ in range(2)} == {0, 1}
     assert decode_reply(await world.asking.ask(asked[2]), asked[2], SECRET).code is Code.ACCESS_ACCEPT
+
+
+async def test_a_headend_that_runs_wild_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where signatures are not required, whoever sends under its address could otherwise silence all of them."""
+    monkeypatch.setattr(server_module, "MAX_AT_WORK_OF_ONE", 2)
+    handler, idle = Scripted(code=Code.ACCESS_ACCEPT), Scripted(code=Code.ACCOUNTING_RESPONSE)
+    headends = RadiusHeadends([make_headend(), make_headend("wifi", network="127.0.0.2")])
+    server = await RadiusServer.start(ANYWHERE, headends, access=handler, accounting=idle)
+    async with peer_of(server.access.port) as wild, peer_of(server.access.port, "127.0.0.2") as other:
+        with capture_logs() as log:
+            for number in range(3):
+                wild.send(resigned(SECRET, identifier=number))
+            await settle(wild)
+        assert [(line["event"], line["headend"]) for line in log] == [("radius_overloaded", "vpn")]
+        asked = resigned(SECRET, identifier=9)
+        other.send(asked)
+        async with asyncio.timeout(10):
+            taken_on = [(await handler.asked.get()).identifier for _ in range(3)]
+        assert taken_on == [0, 1, 9]
+        handler.gate.set()
+        assert decode_reply(await other.receive(), asked, SECRET).code is Code.ACCESS_ACCEPT
+        assert {(await wild.receive())[1] for _ in range(2)} == {0, 1}
+        # What is finished counts no more.
+        asked = resigned(SECRET, identifier=7)
+        assert decode_reply(await wild.ask(asked), asked, SECRET).code is Code.ACCESS_ACCEPT
+    await server.drain(1)
 
 
 async def test_hundreds_of_questions_at_a_time_are_answered_each(world: World) -> None:
