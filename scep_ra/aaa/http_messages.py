@@ -164,8 +164,8 @@ def read_reply(body: bytes) -> Decision:
     """Return what {"allow", "data", "error"} means; raise MalformedAnswer for anything that is not clearly that."""
     try:
         reply = read_object(body)
-    except ValueError as error:
-        raise MalformedAnswer(f"the reply is {error}: {body[:80]!r}") from error
+    except ValueError as unreadable:
+        raise MalformedAnswer(f"the reply is {unreadable}: {body[:80]!r}") from unreadable
     match reply.get("allow"):
         case True:
             return accept_from({name: texts(name, value) for name, value in _object(reply, "data").items()})
