@@ -29,6 +29,7 @@ from scep_ra.web.api_messages import (
     Fields,
     error_document,
     permit_document,
+    read_bare_names,
     read_body,
     read_deletions,
     read_disconnect,
@@ -58,6 +59,10 @@ class Engine(Protocol):
         certificate_serial: int | None = None,
     ) -> Permit | Deny:
         """Say whether the device of this name may connect; raise a BackendError."""
+        ...
+
+    async def identify(self, user_name: str) -> DeviceID | None:
+        """Return the device that has or had certificates under this name; raise a BackendError."""
         ...
 
 
@@ -142,15 +147,29 @@ class Api:
 
     async def _disconnect(self, call: Call) -> Fields:
         device_id, entry = read_disconnect(call.fields)
+        await self._check_meant(call.fields)
         return report_document(await self._disconnects.disconnect(device_id, entry=entry, by=_name(call.client)))
 
     async def _deleted(self, call: Call) -> Fields:
         device_ids = read_deletions(call.fields)
+        await self._check_meant(call.fields)
         try:
             reports = await self._deletions.carry_out(device_ids, call.client.deletions, reporter=_name(call.client))
         except TooManyDeletions as error:
             raise _Refusal(HTTPStatus.CONFLICT, "too_many_deletions", str(error)) from error
         return {"disconnected": [report_document(report) for report in reports]}
+
+    async def _check_meant(self, fields: Fields) -> None:
+        """Raise BadBody when a name without kind is taken for nobody, and a device of another kind has it.
+
+        To cut off nobody would look like a success, and the lost device would go on.
+        """
+        for name, device_id in read_bare_names(fields):
+            known = await self._engine.identify(name)
+            if known not in (None, device_id):
+                raise BadBody(
+                    f"{name[:64]!r} means {device_id}, and the certificates are of {known}: send one of these"
+                )
 
     async def _describe(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._description, content_type="application/json")

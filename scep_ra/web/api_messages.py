@@ -139,6 +139,17 @@ def read_deletions(fields: Fields) -> Sequence[DeviceID]:
     return tuple(dict.fromkeys(map(_device, devices)))
 
 
+def read_bare_names(fields: Fields) -> Sequence[tuple[str, DeviceID]]:
+    """Return the devices that stand without their kind in fields that were read before, and what they are taken for."""
+    names = fields.get("devices") or fields["device"]
+    read = [(name, _device(name)) for name in ([names] if isinstance(names, str) else names)]
+    return [(name, device_id) for name, device_id in read if not _names_kind(name, device_id)]
+
+
+def _names_kind(name: str, device_id: DeviceID) -> bool:
+    return name.partition(":")[0].strip().lower() == device_id.kind
+
+
 def _text(fields: Fields, name: str, *, required: bool = False) -> str:
     value = fields.get(name, "")
     if not isinstance(value, str) or (required and not value):

@@ -71,6 +71,7 @@ class Behind:
 
     answer: Permit | Deny | Exception = PERMIT
     error: Exception | None = None
+    known: dict[str, DeviceID] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     cut_off: list[tuple[DeviceID, EntryChange, str]] = field(default_factory=list)
     reported: list[tuple[Sequence[DeviceID], DeletionCap, str]] = field(default_factory=list)
@@ -84,6 +85,9 @@ class Behind:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def identify(self, user_name: str) -> DeviceID | None:
+        return self.known.get(user_name)
 
     async def disconnect(self, device: DeviceID, *, entry: EntryChange, by: str) -> DisconnectReport:
         if self.error is not None:
@@ -333,3 +337,29 @@ def test_every_reference_of_the_description_leads_somewhere() -> None:
             yield from references(each)
 
     assert all(resolve(each) for each in references(DESCRIPTION))
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [(DISCONNECT, {"device": "490154203237518"}), (DELETED, {"devices": ["serial:SN1", "490154203237518"]})],
+)
+async def test_a_bare_name_that_another_kind_of_device_has_is_refused(
+    peer: Peer, behind: Behind, path: str, document: dict[str, Any]
+) -> None:
+    """Whoever reports a lost phone must not hear that all is well while imei:X goes on and serial:X is nobody."""
+    behind.known["490154203237518"] = parse_device_id("imei:490154203237518")
+    status, body = await post(peer, path, document)
+    assert (status, body["error"]["code"]) == (400, "bad_request")
+    assert body["error"]["message"].endswith("of imei:490154203237518: send one of these")
+    assert behind.is_untouched
+
+
+@pytest.mark.parametrize("known", [None, "serial:490154203237518"])
+async def test_a_bare_name_means_what_it_means_everywhere(peer: Peer, behind: Behind, known: str | None) -> None:
+    """And with its kind nobody looks for others."""
+    if known is not None:
+        behind.known["490154203237518"] = parse_device_id(known)
+    behind.known["serial:490154203237518"] = parse_device_id("imei:490154203237518")
+    for name in ("490154203237518", "serial:490154203237518"):
+        assert (await post(peer, DISCONNECT, {"device": name}))[0] == 200
+    assert [str(each[0]) for each in behind.cut_off] == ["serial:490154203237518"] * 2
