@@ -158,7 +158,7 @@ def decode_request(octets: bytes, secret: bytes, *, require_message_authenticato
         raise NotAuthentic("the Message-Authenticator is wrong: made with another secret")
     is_required = code is Code.STATUS_SERVER or (code is Code.ACCESS_REQUEST and require_message_authenticator)
     if is_required and not signed:
-        raise NotAuthentic("there is no Message-Authenticator")
+        raise NotAuthentic("there is no Message-Authenticator, see require_message_authenticator")
     return _packet(decoder, code, signed)
 
 
@@ -176,7 +176,7 @@ def decode_reply(octets: bytes, request: bytes, secret: bytes, *, require_messag
     if not asked.VerifyReply(decoder):
         raise NotAuthentic("the authenticators are wrong: another secret, or no answer to this request")
     if require_message_authenticator and asked.code in _RANDOM_AUTHENTICATOR and not signed:
-        raise NotAuthentic("there is no Message-Authenticator")
+        raise NotAuthentic("there is no Message-Authenticator, see require_message_authenticator")
     return _packet(decoder, code, signed)
 
 
@@ -307,8 +307,9 @@ def _value(decoder: codec.AuthPacket, attribute: Attribute, octets: bytes) -> Va
             password: str = decoder.PwDecrypt(octets)
             return password
         case "string":
-            # Never a reason to lose the packet: what is not UTF-8 becomes text that nothing is equal to.
-            return octets.decode(errors="backslashreplace")
+            # Never a reason to lose the packet: what is not UTF-8 becomes text that nothing is equal to, and so does a
+            # zero octet, which PostgreSQL takes in no text: the session would be unknown, and nobody could end it.
+            return octets.decode(errors="backslashreplace").replace("\0", r"\x00")
         case _:
             value: str | int = tools.DecodeAttr(attribute.type, octets)
             return value

@@ -130,8 +130,9 @@ def test_what_the_dictionary_lacks_arrives_under_its_number() -> None:
 
 
 def test_text_that_is_not_utf_8_is_equal_to_nothing() -> None:
-    """And no reason to lose the packet."""
+    """And no reason to lose the packet; a zero octet is no text for PostgreSQL."""
     assert read(attribute(1, b"SN\xff1")).text("User-Name") == "SN\\xff1"
+    assert read(attribute(1, b"SN1\0")).text("User-Name") == "SN1\\x00"
 
 
 def test_cisco_av_pairs_are_split_at_the_first_sign() -> None:
