@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
@@ -36,6 +36,7 @@ from scep_ra.storage.base import DecisionOutcome, StoredDecision
 # A name may fill a whole message. Records are bounded, or refused requests would fill the disk.
 _MAX_CHARACTERS: Final = 500
 _MAX_ENTRIES: Final = 8
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Verdict(StrEnum):
@@ -72,21 +73,27 @@ class DecisionRecord:
     reason: str = ""  # of a refusal or a deferral
 
 
+_MEMBERS: Final = tuple(member.name for member in fields(DecisionRecord))
+
+
 def encode_record(record: DecisionRecord) -> str:
     """Return the record as JSON, pure ASCII, so that no text of strangers keeps it out of a database."""
-    return json.dumps(asdict(record), separators=(",", ":"))
+    # By name, one level deep: `asdict` would copy every text, at a tenth of what a whole enrollment costs beside RSA.
+    members = {name: getattr(record, name) for name in _MEMBERS}
+    members["checks"] = [{"name": each.name, "verdict": each.verdict, "detail": each.detail} for each in record.checks]
+    return _encode(members)
 
 
 def decode_record(text: str) -> DecisionRecord:
     """Return the record that `encode_record` wrote."""
-    fields: dict[str, Any] = json.loads(text)
-    fields["subject_alt_name"] = tuple(fields["subject_alt_name"])
-    fields["dropped_names"] = tuple(fields["dropped_names"])
-    fields["claims"] = tuple((source, device) for source, device in fields["claims"])
-    fields["checks"] = tuple(
-        Check(name=each["name"], verdict=Verdict(each["verdict"]), detail=each["detail"]) for each in fields["checks"]
+    members: dict[str, Any] = json.loads(text)
+    members["subject_alt_name"] = tuple(members["subject_alt_name"])
+    members["dropped_names"] = tuple(members["dropped_names"])
+    members["claims"] = tuple((source, device) for source, device in members["claims"])
+    members["checks"] = tuple(
+        Check(name=each["name"], verdict=Verdict(each["verdict"]), detail=each["detail"]) for each in members["checks"]
     )
-    return DecisionRecord(**fields)
+    return DecisionRecord(**members)
 
 
 class Deliberation:
