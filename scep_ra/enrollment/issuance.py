@@ -81,7 +81,9 @@ class Issuer:
             )
         return contents
 
-    def reserve(self, enrollment: Enrollment, accepted: Accept, names: CertificateNames) -> Enrollment:
+    def reserve(
+        self, enrollment: Enrollment, csr: CertificationRequest, accepted: Accept, names: CertificateNames
+    ) -> Enrollment:
         """Return the enrollment as ISSUING, with a serial and the order that will be signed."""
         now = self._now()
         contents = self._contents_for(accepted)
@@ -89,7 +91,7 @@ class Issuer:
         wanted = IssueRequest(
             certificate_serial=serial,
             subject=names.subject,
-            spki=parse_request(enrollment.csr).spki,
+            spki=csr.spki,
             subject_alt_name=names.subject_alt_name,
             not_before=now - _BACKDATE,
             not_after=self._not_after(contents, accepted, now),

@@ -272,7 +272,7 @@ class EnrollmentService:
         deliberation: Deliberation,
     ) -> Enrollment:
         with deliberation.check("certificate contents"):
-            reserved = self._issuer.reserve(enrollment, accepted, names)
+            reserved = self._issuer.reserve(enrollment, arrival.request.csr, accepted, names)
         decision = deliberation.conclude(DecisionOutcome.AUTHORIZED, self._now(), foreseen="limits")
         with deliberation.check("limits"), self._store_refusals(enrollment, enrollment.source):
             await self._record(reserved, arrival, decision, self._limits(enrollment, approved=False))
@@ -369,8 +369,9 @@ class EnrollmentService:
 
     async def _authorize(self, enrollment: Enrollment, accepted: Accept, source: str) -> Outcome:
         """Record the intent of a request that has waited long enough."""
-        names = self._issuer.names(enrollment, parse_request(enrollment.csr), accepted)
-        reserved = self._issuer.reserve(enrollment, accepted, names)
+        csr = parse_request(enrollment.csr)
+        names = self._issuer.names(enrollment, csr, accepted)
+        reserved = self._issuer.reserve(enrollment, csr, accepted, names)
         try:
             with self._store_refusals(enrollment, source):
                 won = await self._store.advance(
