@@ -33,6 +33,8 @@ class Answers:
 
     def find(self, question: AccessRequest) -> Accept | None:
         """Return a yes to the same question that still holds."""
+        if not self._kept:
+            return None  # as always where nothing is kept: a digest would cost more than all the rest
         self._let_go()
         kept = self._kept.get(_digest(question))
         return None if kept is None else kept[1]

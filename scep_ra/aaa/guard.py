@@ -54,6 +54,8 @@ class Guard:
     def __init__(self, name: str, inner: Authorizer, rules: GuardRules, monotonic: Callable[[], float]) -> None:
         self._name = name
         self._inner = inner
+        # Looked at once: to compare an object with a protocol takes longer than most of what a guard does.
+        self._listener = inner if isinstance(inner, SupportsNotices) else None
         self._timeout_s = rules.timeout_s
         self._monotonic = monotonic
         self._answers = Answers(rules.cache_s, monotonic)
@@ -91,8 +93,8 @@ class Guard:
 
     def notify(self, notice: Notice) -> None:
         """Pass on what became of a request."""
-        if isinstance(self._inner, SupportsNotices):
-            self._inner.notify(notice)
+        if self._listener is not None:
+            self._listener.notify(notice)
 
     async def _in_time(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Return what the work returns within the deadline; what goes wrong gets this authorizer's name."""
