@@ -50,8 +50,9 @@ def disconnect_lock(device_id: DeviceID) -> str:
 async def condemn_if_disconnected(session: Session, enrollment: Enrollment) -> None:
     """Have the certificate of a new intent revoked when it is stored, if the device was cut off since it asked."""
     await session.execute(
-        "UPDATE enrollment SET revocation_reason = (SELECT revocation_reason FROM disconnection"
-        " WHERE device_kind = $2 AND device_value = $3 AND disconnected_at >= $4) WHERE enrollment_id = $1",
+        "UPDATE enrollment SET revocation_reason = disconnection.revocation_reason FROM disconnection"
+        " WHERE enrollment.enrollment_id = $1 AND disconnection.device_kind = $2 AND disconnection.device_value = $3"
+        " AND disconnection.disconnected_at >= $4",
         enrollment.enrollment_id,
         enrollment.device_id.kind.value,
         enrollment.device_id.value,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -31,7 +33,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 _CACHED_STATEMENTS: Final = 128
 # A bound on how long one reader or writer is kept waiting by others; 32 commits in one are a gain of nearly 32 times.
 _MAX_BATCH: Final = 32
-_PARAMETER_NAMES: Final = tuple(str(number) for number in range(1, 100))
+_PARAMETER: Final = re.compile(r"\$(?=[0-9])")
 _UNIQUE: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 # Primary result codes (https://www.sqlite.org/rescode.html) that time or free space can mend ...
 _MENDS_ITSELF: Final = frozenset(
@@ -164,12 +166,17 @@ class _SqliteSession:
 
     def _run(self, sql: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
         try:
-            # sqlite3 knows `$1` as a parameter named "1".
-            return self._connection.execute(sql, dict(zip(_PARAMETER_NAMES, parameters, strict=False)))
+            return self._connection.execute(_numbered(sql), parameters)
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in _UNIQUE:
                 raise UniqueViolation(str(error)) from None
             raise
+
+
+@lru_cache(maxsize=_CACHED_STATEMENTS)
+def _numbered(sql: str) -> str:
+    """Write `$1` as `?1`: sqlite3 takes the first for a name, and looks names up in a dictionary one by one."""
+    return _PARAMETER.sub("?", sql)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
