@@ -5,6 +5,7 @@ Used by the registries of the ports; no port and no plug-in is known here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -27,7 +28,8 @@ def find_factory(type_name: str, *, built_in: Mapping[str, _Factory], group: str
     try:
         factory: Any = resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f'cannot import the {noun} "{path}": {error}') from error
+        mend = f"look at its type, and whether it is installed where {sys.executable} finds it"
+        raise ConfigurationError(f'cannot import the {noun} "{path}": {error}; {mend}') from error
     if not callable(factory):
         raise ConfigurationError(f'the {noun} "{path}" is no class or function that makes one')
     return factory  # type: ignore[no-any-return]  # what a plug-in's callable takes shows only when it is called

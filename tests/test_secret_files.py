@@ -52,5 +52,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named_with_the_reason_of_the_system(tmp_path: Path) -> None:
     """As a directory in place of the file."""
     (tmp_path / "secret").mkdir(mode=0o700)
-    with pytest.raises(Misconfigured, match=f"{tmp_path}/secret should hold a secret and cannot be read: Is a directory"):
+    with pytest.raises(
+        Misconfigured, match=f"{tmp_path}/secret should hold a secret and cannot be read: Is a directory"
+    ):
         read_secret(tmp_path / "secret")

@@ -77,6 +77,8 @@ def _echo_survey(survey: Survey) -> None:
         f"asked about {survey.asked} devices: {survey.allowed} allowed, {len(survey.rejected)} rejected,"
         f" {survey.unknown} without an answer"
     )
+    if not survey.asked:
+        click.echo("no live certificate is of a profile that asks an external AAA system; see `authorizer` of profiles")
 
 
 def _lines(reports: Sequence[DisconnectReport]) -> Iterator[str]:

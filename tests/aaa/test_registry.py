@@ -129,7 +129,7 @@ def test_an_unknown_type_is_refused_with_the_nearest_or_all(parts: Parts, name: 
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("no.such.module:Class", "No module named 'no'"),
+        ("no.such.module:Class", "No module named 'no'; look at its type, and whether it is installed where /"),
         (f"{__name__}:Missing", "has no attribute 'Missing'"),
         ("not a module:Class", "invalid format"),
         (f"{__name__}:NOT_CALLABLE", "no class or function"),

@@ -87,6 +87,14 @@ def test_an_aaa_that_is_away_deletes_nobody(fleet: CommandLine) -> None:
     assert revoked(fleet) == []
 
 
+def test_why_nobody_is_asked_about_is_said(scep_ra: CommandLine) -> None:
+    """The registry of this server deletes by command, and is not asked."""
+    assert scep_ra.ok("aaa", "sync", "--dry-run").out.splitlines() == [
+        "asked about 0 devices: 0 allowed, 0 rejected, 0 without an answer",
+        "no live certificate is of a profile that asks an external AAA system; see `authorizer` of profiles",
+    ]
+
+
 def test_what_is_left_for_the_server_is_said(fleet: CommandLine, unused_tcp_port: int) -> None:
     """A webhook that is away, here."""
     configure(fleet.data, {}, f'{EXTERNAL}[webhook.siem]\nurl = "http://127.0.0.1:{unused_tcp_port}/"\n')

@@ -143,7 +143,7 @@ def test_a_wrong_secret_and_a_missing_signature_are_not_answered(
     unsigned = impatient("auth", f'User-Name = "{device.device_serial}"', 'User-Password = "cisco"')
     assert "No reply" in unsigned
     reasons = {event["reason"] for event in server.log.events("radius_dropped")}
-    assert {"there is no Message-Authenticator"} < reasons
+    assert {"there is no Message-Authenticator, see require_message_authenticator"} < reasons
     assert SECRET.decode() not in server.log.text()
 
 
