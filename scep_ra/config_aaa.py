@@ -187,7 +187,8 @@ class SqlConfig(AuthorizerTable):
     """Kind of backend."""
 
     dsn: str = ""
-    """PostgreSQL: postgresql://USER@HOST:PORT/DATABASE without the password; "" = SQLite."""
+    """PostgreSQL: postgresql://USER@HOST:PORT/DATABASE without the password, of another machine with
+    ?sslmode=verify-full (or disable, where something else protects the way); "" = SQLite."""
 
     password_file: str = ""
     """PostgreSQL: file of mode 0600 with the password alone, relative to the data directory. "" = PGPASSWORD or

@@ -158,7 +158,7 @@ def test_an_sqlite_file_needs_no_driver_and_postgresql_says_how_to_get_one(
     table = {"dsn": "", "password_file": "", "path": "x", "authorize": "SELECT 1", "pool_size": 1}
     assert load_authorizer("sql", parts, table)
     with pytest.raises(Misconfigured, match=r'needs asyncpg: run pip install "scep-ra\[postgresql\]"'):
-        load_authorizer("sql", parts, {**table, "dsn": "postgresql://h/d"})
+        load_authorizer("sql", parts, {**table, "dsn": "postgresql://localhost/d"})
 
 
 def test_a_mistake_in_a_table_is_told_with_its_name(parts: Parts) -> None:

@@ -329,6 +329,40 @@ async def test_the_password_comes_from_its_file(
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u@db.example.com/d",
+        "postgresql://u@192.0.2.1/d?sslmode=prefer",
+        "postgresql://u@db.example.com/d?sslmode=require",
+        "postgresql://u@localhost/d?host=192.0.2.1",
+        "postgresql://u@localhost,192.0.2.1/d",
+    ],
+)
+def test_a_server_elsewhere_has_to_prove_who_it_is(tmp_path: Path, dsn: str) -> None:
+    """By default the driver takes an answer in the clear from whoever says that he has no TLS."""
+    with pytest.raises(ConfigurationError, match=r"add [?]sslmode=verify-full"):
+        make_settings(tmp_path, authorize="SELECT 1", dsn=dsn)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql:///d",
+        "postgresql:///d?host=/run/postgresql",
+        "postgresql://u@localhost/d",
+        "postgresql://u@127.0.0.1:5433/d",
+        "postgresql://u@[::1]/d",
+        "postgresql://u@db.example.com/d?sslmode=verify-full",
+        "postgresql://u@db.example.com/d?sslmode=verify-ca",
+        "postgresql://u@db.example.com/d?sslmode=disable",
+    ],
+)
+def test_a_server_here_or_one_that_is_verified_may_answer(tmp_path: Path, dsn: str) -> None:
+    """Or one that somebody else protects, if the configuration says so in so many words."""
+    assert make_settings(tmp_path, authorize="SELECT 1", dsn=dsn).dsn == dsn
+
+
 @pytest.mark.parametrize("dsn", ["mysql://h/d", "postgresql://u:secret@h/d", "devices.sqlite"])
 def test_a_dsn_of_another_kind_or_with_a_password_is_refused(tmp_path: Path, dsn: str) -> None:
     """The message does not repeat it."""
