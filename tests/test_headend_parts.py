@@ -92,7 +92,7 @@ async def test_housekeeping_forgets_sessions_that_nobody_speaks_of(settings: Set
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda file: file.unlink(), "cannot be read"),
+        (lambda file: file.unlink(), "is not there: write it"),
         (lambda file: file.chmod(0o644), "open to other users"),
         (lambda file: file.write_bytes(b""), "is empty"),
     ],
