@@ -26,6 +26,7 @@ from scep_ra.config import Config, ProfileConfig, Settings, StorageConfig, Trust
 from scep_ra.config_aaa import TYPES, AuthorizerConfig, ChainTable, HttpConfig, PlugInConfig
 from scep_ra.config_base import Table
 from scep_ra.config_headend import check_headends
+from scep_ra.dsn import check_protected
 from scep_ra.enrollment.naming import NamingRules
 from scep_ra.errors import ConfigurationError
 from scep_ra.identity.rules import check_rules
@@ -224,6 +225,11 @@ def _check_storage(key: Key, storage: StorageConfig) -> Iterator[Problem]:
     elif storage.dsn and not _DSN.fullmatch(storage.dsn):
         # Said without the value: it may hold a password.
         yield key, "is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)"
+    elif storage.dsn:
+        try:
+            check_protected(storage.dsn)
+        except ConfigurationError as error:
+            yield key, f"is open to whoever sits on the way: {error}"
 
 
 def _check_api(config: Config) -> Iterator[Problem]:

@@ -90,7 +90,7 @@ def test_arrays_whole_numbers_and_a_byte_order_mark_are_read(tmp_path: Path) -> 
     [
         "postgresql://scep_ra@/scep_ra?host=/run/postgresql",
         "postgresql://scep_ra@db.example:5432/scep_ra?sslmode=verify-full",
-        "postgres://[2001:db8::1]/scep_ra",
+        "postgres://[2001:db8::1]/scep_ra?sslmode=verify-ca",
     ],
 )
 def test_a_postgresql_url_is_taken(tmp_path: Path, dsn: str) -> None:
@@ -115,6 +115,13 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path, dsn: 
         "3: key storage.dsn is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)"
     )
     assert "Tr0ub4dor" not in problem
+
+
+def test_a_database_elsewhere_has_to_prove_who_it_is(tmp_path: Path) -> None:
+    """The driver's default takes an answer in the clear from whoever says that he has no TLS."""
+    (problem,) = problems(tmp_path, "[storage]\ntype = 'postgresql'\ndsn = 'postgresql://ra@db.example/ra'")
+    assert "3: key storage.dsn is open to whoever sits on the way" in problem
+    assert "add ?sslmode=verify-full" in problem
 
 
 # --- what is wrong, and where --------------------------------------------------------------------------------------

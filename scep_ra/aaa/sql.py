@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from scep_ra.aaa.attributes import accept_from
 from scep_ra.aaa.base import AccessRequest, Decision, Defer, Reject
 from scep_ra.aaa.statements import Statement, named, numbered
 from scep_ra.aaa.values import is_yes, texts
+from scep_ra.dsn import check_protected
 from scep_ra.errors import ConfigurationError
 
 # One more than there may be: enough to see that there are several.
@@ -26,8 +26,6 @@ _ALLOW: Final = "allow"
 _DEFER: Final = "defer"
 _REASON: Final = "reason"
 _VERDICTS: Final = frozenset({_ALLOW, _DEFER, _REASON})
-# Those that verify the server, and the one that nobody writes without meaning it.
-_SAFE_MODES: Final = frozenset({"verify-ca", "verify-full", "disable"})
 Row = Mapping[str, Any]
 
 
@@ -49,7 +47,7 @@ def sql_settings(options: Mapping[str, Any], *, data_directory: Path, timeout_s:
     if dsn and (urlsplit(dsn).scheme not in {"postgresql", "postgres"} or urlsplit(dsn).password is not None):
         raise ConfigurationError("dsn is not postgresql://USER@HOST:PORT/DATABASE (a password goes into password_file)")
     if dsn:
-        _check_protected(dsn)
+        check_protected(dsn)
     return SqlSettings(
         statement=numbered(text) if dsn else named(text),
         dsn=dsn,
@@ -58,30 +56,6 @@ def sql_settings(options: Mapping[str, Any], *, data_directory: Path, timeout_s:
         pool_size=options["pool_size"],
         timeout_s=timeout_s,
     )
-
-
-def _check_protected(dsn: str) -> None:
-    """Raise ConfigurationError where somebody on the way could say yes in the server's place."""
-    url = urlsplit(dsn)
-    query = parse_qs(url.query)
-    host = query.get("host", [url.hostname or ""])[0]
-    mode = query.get("sslmode", [""])[0]
-    # libpq's default goes on in the clear when whoever answers does not want TLS.
-    if not _is_here(host) and mode not in _SAFE_MODES:
-        raise ConfigurationError(
-            f"dsn names {host} without sslmode=verify-full, so anybody on the way can answer: add ?sslmode=verify-full"
-            " (and sslrootcert=FILE for a CA of your own), or sslmode=disable where something else protects the way"
-        )
-
-
-def _is_here(host: str) -> bool:
-    """Return whether this is a Unix socket or an address of this machine."""
-    if host in {"", "localhost"} or host.startswith("/"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Source(Protocol):
