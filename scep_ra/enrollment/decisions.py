@@ -135,8 +135,9 @@ class Deliberation:
         checks = list(self._checks)
         if foreseen:
             checks.append(Check(name=foreseen, verdict=Verdict.PASSED))
+        subject = _readable(request.csr.subject)
         record = DecisionRecord(
-            subject=_readable(request.csr.subject),
+            subject=subject,
             subject_alt_name=_readable_names(request),
             key=describe_key(request.csr.spki),
             spki_sha256=request.csr.spki_digest.hex(),
@@ -144,7 +145,7 @@ class Deliberation:
             claims=tuple((claim.source, str(claim.device_id)) for claim in self.claims[:_MAX_ENTRIES]),
             checks=tuple(checks),
             attributes={_bounded(name): _bounded(text) for name, text in self.attributes.items()},
-            certificate_subject="" if self.names is None else _readable(self.names.subject),
+            certificate_subject=self._certificate_subject(subject),
             dropped_names=() if self.names is None else _first(self.names.dropped),
             reason=_bounded(reason),
         )
@@ -159,6 +160,12 @@ class Deliberation:
             code=code,
             record=encode_record(record),
         )
+
+    def _certificate_subject(self, requested: str) -> str:
+        """Return the subject that is granted, in words; mostly it is as requested, and that is in words already."""
+        if self.names is None:
+            return ""
+        return requested if self.names.subject == self.request.csr.subject else _readable(self.names.subject)
 
 
 def refused_message(
