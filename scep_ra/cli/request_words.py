@@ -244,7 +244,7 @@ def _device(case: Case, record: DecisionRecord) -> list[str]:
 
 def _outcome(case: Case, record: DecisionRecord) -> list[str]:
     status, code = _told(case)
-    sentence = f', "{PUBLIC_TEXT[code]}" (code {code})' if code else ""
+    sentence = f', "{PUBLIC_TEXT[code]}"' if code else ""
     named = [f"certificate for {record.certificate_subject}"] if record.certificate_subject else []
     return [
         f"{case.decision.outcome}{': ' if record.reason else ''}{record.reason}",

@@ -12,8 +12,8 @@ from scep_ra.enrollment.errors import EnrollmentError, UnknownCertificate
 from scep_ra.scep.errors import RefusedMessage
 from scep_ra.scep.terms import FailInfo
 
-# failInfoText by code: coarse on purpose, e.g. unknown device and wrong challenge are one sentence.
-PUBLIC_TEXT: Final = {
+# By code, coarse on purpose: unknown device and wrong challenge, for example, are one sentence.
+_SENTENCES: Final = {
     "algorithm": "An algorithm or key of the request is not allowed here.",
     "bad_request": "The request is not one that this server can accept.",
     "certificate": "No such certificate or CRL.",
@@ -29,6 +29,8 @@ PUBLIC_TEXT: Final = {
     "time": "The signing time is too far from the server's clock.",
     "transaction": "The transaction is unknown or in conflict with another one.",
 }
+# failInfoText: the code for programs and for `request list`, the sentence for people.
+PUBLIC_TEXT: Final = {code: f"{code}: {sentence}" for code, sentence in _SENTENCES.items()}
 
 
 def public_failure(error: RefusedMessage | EnrollmentError) -> tuple[FailInfo, str]:
