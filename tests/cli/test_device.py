@@ -106,7 +106,7 @@ def test_a_value_registered_under_two_kinds_must_be_told_apart(scep_ra: CommandL
 def test_a_value_that_breaks_its_kind_is_refused(scep_ra: CommandLine) -> None:
     """The grammar's own message is shown."""
     outcome = scep_ra("device", "add", "12345", "--kind", "imei")
-    assert (outcome.status, outcome.err.startswith("scep-ra: ")) == (1, True)
+    assert (outcome.status, outcome.err.startswith("scep-ra: ")) == (2, True)
 
 
 def test_a_profile_that_does_not_exist_is_a_usage_error(scep_ra: CommandLine) -> None:
