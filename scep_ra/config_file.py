@@ -347,62 +347,8 @@ def _reference(key: Key, name: str, table: str, known: Iterable[str]) -> Iterato
         yield key, f"names [{table}.{name}], which is not there{_did_you_mean(name, known, (table,))}"
 
 
-def warnings_about(config: Config) -> list[str]:
-    """Return a sentence for each setting that is allowed and that an operator should know to be weak or unfinished."""
-    warnings = [
-        f"profile.{name}.algorithms.{option} is on: {consequence}"
-        for name, profile in config.profile.items()
-        for option, consequence in _WEAKENING.items()
-        if getattr(profile.algorithms, option)
-    ]
-    warnings += [
-        f'profile.{name}.challenge is "static": whoever learns the secret can ask in the name of any registered device'
-        for name, profile in config.profile.items()
-        if profile.challenge == "static"
-    ]
-    warnings += [
-        f'profile.{name}.challenge is "anonymous": whoever knows the ID of a device gets its certificate'
-        for name, profile in config.profile.items()
-        if profile.challenge == "anonymous"
-    ]
-    warnings += [
-        f"profile.{name}.subject_unchecked is on: devices choose their own names, those of others among them"
-        for name, profile in config.profile.items()
-        if profile.subject_unchecked
-    ]
-    warnings += [
-        f'aaa.{name} is "accept-all": EVERY DEVICE IS AUTHORIZED; this is for a lab'
-        for name, authorizer in config.aaa.items()
-        if authorizer.type == "accept-all"
-    ]
-    warnings += [
-        f"trust.{name}.allow_sha1 is on: collisions of SHA-1 are practical; keep it to the CAs that need it"
-        for name, trust in config.trust.items()
-        if trust.allow_sha1
-    ]
-    warnings += [
-        f"headend.{name}.require_message_authenticator is off: who is on the path can have a no turned into a yes"
-        for name, headend in config.headend.items()
-        if not headend.require_message_authenticator
-    ]
-    warnings += [
-        f"aaa.{name}.insecure_plaintext is on: whoever is on the way to {authorizer.url} can say yes in its place"
-        for name, authorizer in config.aaa.items()
-        if isinstance(authorizer, HttpConfig) and authorizer.insecure_plaintext
-    ]
-    if not config.server.public_url and config.server.bind not in _LOOPBACK:
-        warnings.append("server.public_url is empty: certificates will point to their CRL at http://BIND:PORT")
-    return warnings
-
-
 # Options of [trust.NAME] by the type that knows nothing of them.
 _NOT_FOR: Final = {"manufacturer": ("issued_by",), "ra": ("check_validity", "allow_sha1", "organization", "products")}
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_WEAKENING: Final = {
-    "allow_sha1": "collisions of SHA-1 are practical; keep it to the clients that need it",
-    "allow_triple_des": "3DES has blocks of 64 bits; keep it to the clients that need it",
-    "insecure_des_and_md5": "single DES and MD5 are broken; anybody on the path may read or forge requests",
-}
 
 
 # --- the template --------------------------------------------------------------------------------------------------

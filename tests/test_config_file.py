@@ -9,7 +9,8 @@ import pytest
 
 from scep_ra.config import Config, LimitsConfig, ProfileConfig, ServerConfig, Settings
 from scep_ra.config_aaa import TYPES
-from scep_ra.config_file import DEFAULTS, load_settings, render_template, warnings_about
+from scep_ra.config_file import DEFAULTS, load_settings, render_template
+from scep_ra.config_warnings import warnings_about
 from scep_ra.errors import ConfigurationError
 
 CONFIG_DIR = Path(__file__).parent.parent / "config"
@@ -273,6 +274,25 @@ def test_questions_in_the_clear_are_warned_about(tmp_path: Path) -> None:
     assert not warnings_about(load(tmp_path, text).config)
     (warning,) = warnings_about(load(tmp_path, f"{text}insecure_plaintext = true\n").config)
     assert warning.startswith("aaa.corp.insecure_plaintext is on")
+
+
+@pytest.mark.parametrize(
+    ("table", "warning"),
+    [
+        (
+            "type = 'ldap'\nurl = 'ldap://dir.example'\nbase = 'dc=x'\ninsecure_plaintext = true",
+            ".insecure_plaintext is on",
+        ),
+        (
+            "type = 'radius'\nservers = ['192.0.2.1']\nsecret_file = 's'\nrequire_message_authenticator = 'no'",
+            '.require_message_authenticator is "no": who is on the path',
+        ),
+    ],
+)
+def test_an_answer_that_anybody_on_the_way_can_forge_is_warned_about(tmp_path: Path, table: str, warning: str) -> None:
+    """Whatever the backend."""
+    (told,) = warnings_about(load(tmp_path, f"[aaa.registry]\ntype = 'registry'\n[aaa.corp]\n{table}").config)
+    assert told.startswith(f"aaa.corp{warning}")
 
 
 @pytest.mark.parametrize("option", ["allow_sha1", "allow_triple_des", "insecure_des_and_md5"])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from scep_ra.config import Settings
-from scep_ra.config_file import load_settings, warnings_about
+from scep_ra.config_file import load_settings
+from scep_ra.config_warnings import warnings_about
 from scep_ra.errors import ConfigurationError
 
 VPN = """

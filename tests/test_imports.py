@@ -51,6 +51,7 @@ RANKS: Final = MappingProxyType(
         "config_api": 6,
         "config_disconnect": 6,
         "config_headend": 6,
+        "config_warnings": 6,
         "disconnect_parts": 6,
         "headend_parts": 6,
         "radius_parts": 6,

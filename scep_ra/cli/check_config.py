@@ -14,7 +14,8 @@ from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
 from scep_ra.config import Settings
 from scep_ra.config_base import Table
-from scep_ra.config_file import load_settings, render_template, warnings_about
+from scep_ra.config_file import load_settings, render_template
+from scep_ra.config_warnings import warnings_about
 from scep_ra.errors import Misconfigured
 from scep_ra.parts import load_authorizers, open_store
 from scep_ra.secret_files import read_secret

@@ -15,8 +15,8 @@ from scep_ra import app
 from scep_ra.cli.options import Command, Invocation
 from scep_ra.cli.session import settings_of
 from scep_ra.config import MAX_WORKERS, Settings
-from scep_ra.config_file import warnings_about
 from scep_ra.config_headend import RadiusServerConfig
+from scep_ra.config_warnings import warnings_about
 from scep_ra.data_directory import prepare
 from scep_ra.endpoints import Parts
 from scep_ra.supervisor import Job, supervise, work
